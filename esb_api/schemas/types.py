@@ -1,0 +1,77 @@
+"""The field types that several nouns share. Each raises ValueError with a message that says what is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
+
+from esb_workers import clock
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+VISIBLE_PATTERN = r"^[!-~]{1,200}$"
+
+#: Name of a registered resource.
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+#: 1 to 200 visible ASCII characters: what may go out as an HTTP header as it is.
+Visible = Annotated[str, StringConstraints(pattern=VISIBLE_PATTERN)]
+
+
+def _moment(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be an RFC 3339 timestamp")
+    return clock.from_wire(value)
+
+
+#: A point in time: any RFC 3339 offset in, UTC with `Z` and milliseconds out.
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_moment),
+    PlainSerializer(clock.to_wire, return_type=str, when_used="json-unless-none"),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-01-31T08:00:00.000Z"]}),
+]
+
+
+def _text_split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _no_blanks(values: list[Any]) -> list[Any]:
+    if "" in values:
+        raise ValueError("has an empty entry")
+    return values
+
+
+#: A comma list in a query parameter: `?status=active,inactive`. Write `Words | None = None`.
+Words = Annotated[list[str], BeforeValidator(_text_split), AfterValidator(_no_blanks)]
+
+
+def comma_list(item: Any) -> Any:
+    """The type of a query parameter that takes a comma list of `item`s (a Literal, an id …)."""
+    return Annotated[list[item], BeforeValidator(_text_split), AfterValidator(_no_blanks)]
+
+
+def checked(check: Callable[[str], object], **schema: Any) -> Any:
+    """A `str` for which `check` does not raise ValueError."""
+
+    def keep(value: str) -> str:
+        check(value)
+        return value
+
+    return Annotated[str, AfterValidator(keep), Field(json_schema_extra=schema or None)]
+
+
+def milliseconds(least: int, most: int) -> Any:
+    """A duration in whole milliseconds from `least` to `most`."""
+    return Annotated[int, Field(ge=least, le=most, description="Milliseconds.")]

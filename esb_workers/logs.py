@@ -1,0 +1,93 @@
+"""Log lines: one JSON object each, or plain text for a person, with the correlation id of the work at hand.
+
+`bind(correlation_id=…)` adds fields to every line written in its block, on its thread; a `extra={…}` of a
+single call adds fields to one line. Nothing here looks into messages for secrets: what is secret is never
+passed to a logger (settings hold `SecretStr`, keys are logged by their public id).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, Final, TextIO
+
+import orjson
+
+_bound: ContextVar[dict[str, Any] | None] = ContextVar("esb_log_fields", default=None)
+
+#: What every LogRecord carries anyway; everything else on a record came by `extra`.
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+@contextmanager
+def bind(**fields: Any) -> Iterator[None]:
+    """Add `fields` (in snake_case; written in camelCase) to every line logged inside this block."""
+    token = _bound.set({**(_bound.get() or {}), **fields})
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """The bound fields, then the record's own `extra` ones, keys in camelCase."""
+    own = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    return {_camel(key): value for key, value in {**(_bound.get() or {}), **own}.items() if value is not None}
+
+
+class JsonFormatter(logging.Formatter):
+    """`{"time", "level", "logger", "process", "message", …fields, "stack"?}` on one line."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self.process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": _moment(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "process": self.process,
+            "message": record.getMessage(),
+            **fields_of(record),
+        }
+        if record.exc_info:
+            line["stack"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode("utf-8", "replace")
+
+
+class ConsoleFormatter(logging.Formatter):
+    """`08:00:00.123 INFO esb.delivery delivered  correlationId=… status=…`, for a person."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = " ".join(f"{key}={value}" for key, value in fields_of(record).items())
+        text = f"{_moment(record)[11:23]} {record.levelname} {record.name} {record.getMessage()}"
+        text = f"{text}  {fields}" if fields else text
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def configure(process: str, *, log_format: str = "json", level: str = "INFO", stream: TextIO | None = None) -> None:
+    """Send all logging of this process (`api`, `worker delivery` …) to `stream` (stderr) in one shape.
+
+    Replaces the root logger's handlers, so that libraries speak the same shape; call it once at start.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter(process) if log_format == "json" else ConsoleFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    # Looking up the caller's frame and thread costs more than the rest of a line, and no shape shows them.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+def _moment(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)

@@ -1,0 +1,159 @@
+"""Connections to PostgreSQL: one pool a process, and the translation of its errors at this border."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+from sqlalchemy import Connection, Engine, create_engine, exc
+from sqlalchemy.engine import make_url
+
+from esb_workers import errors
+
+#: SQLSTATEs by which the functions of the schema speak to their callers.
+FENCED, WORKER_DEAD, STALE_REVISION = "ES001", "ES002", "ES003"
+#: Classes of SQLSTATE that mean "the server is away or busy", not "the statement is wrong".
+_AWAY = ("08", "53", "57")
+_LOCK_TIMEOUT, _DEADLOCK, _SERIALIZATION = "55P03", "40P01", "40001"
+
+Cursor = psycopg2.extensions.cursor
+
+
+class StaleRevision(Exception):
+    """What the caller knew of the registrations was out of date; look again and repeat."""
+
+
+class Database:
+    """A pool of connections. One a process; made after any fork."""
+
+    def __init__(self, url: str, *, pool_size: int = 10, name: str = "esb", statement_timeout_ms: int = 15_000) -> None:
+        self.url = url
+        options = (
+            f"-c jit=off -c statement_timeout={statement_timeout_ms} -c lock_timeout=3000"
+            " -c idle_in_transaction_session_timeout=15000 -c timezone=UTC"
+        )
+        self.engine: Engine = create_engine(
+            make_url(url).set(drivername="postgresql+psycopg2"),
+            isolation_level="AUTOCOMMIT",
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_timeout=5,
+            pool_recycle=1800,
+            pool_use_lifo=True,
+            # In autocommit there is nothing to roll back; the reset would be a round trip for every lease.
+            pool_reset_on_return=None,
+            connect_args={
+                "connect_timeout": 3,
+                "application_name": name,
+                "options": options,
+                "keepalives": 1,
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+            },
+        )
+
+    @contextmanager
+    def cursor(self) -> Iterator[Cursor]:
+        """A raw cursor in autocommit. Raises Unavailable when the server is away, StaleRevision, Superseded."""
+        lease = self._lease()
+        try:
+            if not lease.dbapi_connection.autocommit:  # type: ignore[union-attr]
+                lease.dbapi_connection.autocommit = True  # type: ignore[union-attr]
+            with lease.dbapi_connection.cursor() as cursor:  # type: ignore[union-attr]
+                yield cursor
+        except psycopg2.Error as error:
+            # What is left of the connection is unknown, unless the server itself refused the statement.
+            if not error.pgcode or error.pgcode.startswith(_AWAY):
+                lease.invalidate()
+            raise translated(error) from error
+        finally:
+            lease.close()
+
+    @contextmanager
+    def raw_transaction(self) -> Iterator[Cursor]:
+        """A raw cursor inside a transaction, committed at the end, rolled back on any exception."""
+        with self.cursor() as cursor:
+            cursor.execute("begin")
+            try:
+                yield cursor
+                cursor.execute("commit")
+            except BaseException:
+                if not cursor.connection.closed:
+                    try:
+                        cursor.execute("rollback")
+                    except psycopg2.Error:
+                        cursor.connection.close()
+                raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A SQLAlchemy connection inside a transaction."""
+        try:
+            with self.engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
+                with connection.begin():
+                    yield connection
+        except exc.DBAPIError as error:
+            raise translated(error.orig) from error
+        except exc.TimeoutError as error:
+            raise errors.Unavailable("all database connections are in use") from error
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A SQLAlchemy connection in autocommit, for single statements that only read."""
+        try:
+            with self.engine.connect() as connection:
+                yield connection
+        except exc.DBAPIError as error:
+            raise translated(error.orig) from error
+        except exc.TimeoutError as error:
+            raise errors.Unavailable("all database connections are in use") from error
+
+    def _lease(self) -> Any:
+        for attempt in (1, 2):
+            try:
+                lease = self.engine.raw_connection()
+            except exc.DBAPIError as error:
+                raise translated(error.orig) from error
+            except exc.TimeoutError as error:
+                raise errors.Unavailable("all database connections are in use") from error
+            # A connection that the server closed while it lay in the pool shows it; try a new one once.
+            if not lease.dbapi_connection.closed:  # type: ignore[union-attr]
+                return lease
+            lease.invalidate()
+            if attempt == 2:
+                lease.close()
+                raise errors.Unavailable("the database closes its connections")
+        raise AssertionError("unreachable")
+
+    def dispose(self) -> None:
+        """Close every connection that is not in use."""
+        self.engine.dispose()
+
+
+def translated(error: BaseException | None) -> Exception:
+    """The bus's error for one of psycopg2's; a defect in a statement stays what it is."""
+    if not isinstance(error, psycopg2.Error):
+        return error if isinstance(error, Exception) else errors.EsbError(str(error))
+    code = error.pgcode
+    if code == STALE_REVISION:
+        return StaleRevision()
+    if code == WORKER_DEAD:
+        return errors.WorkerDeclaredDead()
+    if code == FENCED:
+        return errors.Superseded()
+    away = code is None and isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
+    if away or (code and (code.startswith(_AWAY) or code in (_LOCK_TIMEOUT, _DEADLOCK, _SERIALIZATION))):
+        return errors.Unavailable(f"the database is not available: {str(error).strip().splitlines()[0] if str(error).strip() else code}")
+    return error
+
+
+def is_unique_violation(error: BaseException, constraint: str | None = None) -> bool:
+    """Whether an error (possibly wrapped by SQLAlchemy) is a breach of a unique index, of this one if named."""
+    original = getattr(error, "orig", error)
+    if not isinstance(original, psycopg2.Error) or original.pgcode != "23505":
+        return False
+    return constraint is None or original.diag.constraint_name == constraint

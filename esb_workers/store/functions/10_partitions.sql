@@ -1,0 +1,28 @@
+-- The least UUIDv7 of a moment: its first 48 bits are Unix milliseconds.
+create or replace function esb_uuid_at(p_at timestamptz) returns uuid language sql stable as $$
+  select (lpad(to_hex((extract(epoch from p_at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
+$$;
+
+-- Makes the weekly partitions of all history from this week to p_ahead weeks on, and a default one that should
+-- stay empty: it exists because a missing partition would refuse an accept. Returns how many it made.
+create or replace function esb_partitions(p_ahead int) returns int language plpgsql as $$
+declare
+  v_parent text; v_week timestamptz; v_name text; v_made int := 0;
+begin
+  perform pg_advisory_xact_lock(4711002);   -- several schedulers may tick at once
+  foreach v_parent in array array['message', 'message_end', 'form', 'delivery', 'attempt', 'event', 'health_check'] loop
+    for v_week in select generate_series(date_trunc('week', now(), 'UTC'),
+                                         date_trunc('week', now(), 'UTC') + make_interval(weeks => p_ahead), '1 week') loop
+      v_name := v_parent || '_' || to_char(v_week at time zone 'UTC', 'YYYYMMDD');
+      if to_regclass(v_name) is null then
+        execute format('create table %I partition of %I for values from (%L) to (%L)', v_name, v_parent,
+                       esb_uuid_at(v_week), esb_uuid_at(v_week + interval '1 week'));
+        v_made := v_made + 1;
+      end if;
+    end loop;
+    if to_regclass(v_parent || '_default') is null then
+      execute format('create table %I partition of %I default', v_parent || '_default', v_parent);
+    end if;
+  end loop;
+  return v_made;
+end $$;

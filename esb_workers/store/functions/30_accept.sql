@@ -1,0 +1,43 @@
+-- The front door: accepts messages in one statement. p_rev is the revision the caller's knowledge of clients
+-- is from; if it is stale nothing is accepted (ES003) and the caller looks again. A row with a scope is unique
+-- by (scope, ext): a repeat with the same hash answers the first message's id, with another one 'conflict'.
+-- A row with an ordering key is queued; the caller promotes its key after the commit.
+create or replace function esb_accept(p_rev bigint, p_rows json)
+returns table (i int, outcome text, id uuid) language plpgsql as $$
+declare v_inserted int;
+begin
+  if p_rev <> (select sum(n) from revision) then raise exception 'stale revision' using errcode = 'ES003'; end if;
+  return query
+  with r as materialized (
+    select * from json_to_recordset(p_rows) as r(i int, id uuid, lane int, client uuid, ext text, source text, type text,
+      corr text, okey text, prio smallint, at timestamptz, exp timestamptz, reply text, trace text, headers text,
+      payload text, scope text, hash text, replay_of uuid)),
+  k as (
+    insert into idempotency as d (scope, key, hash, resource_id, status, expires_at)
+    select distinct on (r.scope, r.ext) r.scope, r.ext, decode(r.hash, 'hex'), r.id, 202, now() + interval '30 days'
+      from r where r.scope is not null order by r.scope, r.ext, r.i
+    on conflict (scope, key) do update set hash = excluded.hash, resource_id = excluded.resource_id, expires_at = excluded.expires_at
+      where d.expires_at < now()
+    returning d.resource_id),
+  fresh as materialized (select * from r where r.scope is null or r.id in (select k.resource_id from k)),
+  m as (
+    insert into message (id, client_id, external_id, source, type, correlation_id, ordering_key, priority, deliver_at,
+                         expires_at, reply_to, traceparent, headers, payload, replay_of)
+    select f.id, f.client, f.ext, f.source, f.type, f.corr, f.okey, coalesce(f.prio, 5::smallint), f.at, f.exp, f.reply, f.trace,
+           f.headers, f.payload, f.replay_of from fresh f),
+  j as (
+    insert into job (id, pool, lane_id, okey, state, run_at, message_id, expires_at)
+    select f.id, 1, f.lane, f.okey, case when f.okey is not null then 'q' when f.at > now() then 's' else 'r' end::"char",
+           case when f.at > now() then f.at else now() - make_interval(secs => 30 * coalesce(f.prio, 5)) end, f.id, f.exp
+      from fresh f order by f.i)
+  select f.i, 'accepted', f.id from fresh f;
+  get diagnostics v_inserted = row_count;
+  if v_inserted < json_array_length(p_rows) then
+    -- A second statement, so a second snapshot: it sees the twin whose commit the insert above waited for.
+    return query
+    select r.i, case when d.hash = decode(r.hash, 'hex') then 'duplicate' else 'conflict' end, d.resource_id
+      from json_to_recordset(p_rows) as r(i int, id uuid, ext text, scope text, hash text)
+      join idempotency d on d.scope = r.scope and d.key = r.ext
+     where d.resource_id <> r.id;
+  end if;
+end $$;

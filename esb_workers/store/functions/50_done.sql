@@ -1,0 +1,133 @@
+-- What routing made of messages. r = [{id, attempt, to: [{id, lane, route, okey, prio, cursor, status, class,
+-- payload, headers}], end: {status, reason}}]: deliveries to make (status 'forbidden': made and ended at once; payload:
+-- the transformed form), or, with none, how the message ended. Answers the rows that were still ours, with the
+-- keys to promote; the others were superseded.
+create or replace function esb_routed(p_worker bigint, r jsonb)
+returns table (id uuid, lane_id int, okey text) language sql volatile as $$
+  with x as materialized (select * from jsonb_to_recordset(r) as x(id uuid, attempt int, "to" jsonb, "end" jsonb)),
+  own as materialized (
+    select j.id, j.seq, j.lane_id, j.okey, j.expires_at, j.control, x."to", x."end" from job j join x on x.id = j.id
+     where j.attempt = x.attempt and j.worker_id = p_worker order by j.id for update of j),
+  del as (delete from job where id = any(array(select id from own))),
+  made as materialized (
+    select d.*, own.id message_id, own.seq, own.expires_at from own, rows from (jsonb_to_recordset(own."to")
+        as (id uuid, lane int, route uuid, okey text, prio int, cursor jsonb, status text, class text, payload text, headers text))
+        with ordinality as d(id, lane, route, okey, prio, cursor, status, class, payload, headers, ord)
+     where own.control is distinct from 'c'),
+  ins as (
+    insert into job (id, pool, lane_id, route_id, okey, state, run_at, message_id, expires_at, cursor)
+    select d.id, 2, d.lane, d.route, d.okey, case when d.okey is null then 'r' else 'q' end::"char",
+           now() - make_interval(secs => 30 * coalesce(d.prio, 5)), d.message_id, d.expires_at, d.cursor
+      from made d where d.status is null order by d.seq, d.ord),
+  ended as (
+    insert into delivery (id, message_id, route_id, lane_id, status, attempts, class, cursor, created_at)
+    select d.id, d.message_id, d.route, d.lane, d.status, 0, d.class, d.cursor, now() from made d where d.status is not null),
+  dead as (
+    insert into dead_letter (delivery_id, message_id, lane_id, route_id, client_id, class)
+    select d.id, d.message_id, d.lane, d.route, (select m.client_id from message m where m.id = d.message_id), d.class
+      from made d where d.status = 'dead'),
+  forms as (insert into form (delivery_id, payload, headers) select d.id, d.payload, d.headers from made d where d.payload is not null),
+  ends as (
+    insert into message_end (message_id, status, reason)
+    select own.id, case when own.control = 'c' then 'cancelled' else own."end"->>'status' end, own."end"->>'reason' from own
+     where own.control = 'c' or own."end" is not null)
+  select own.id, own.lane_id, own.okey from own
+  union all select null, d.lane, d.okey from made d where d.okey is not null and d.status is null
+$$;
+
+-- What became of deliveries. r = [{id, attempt, o, delay_ms, class, detail, service, held}], o one of
+--   ok dead expired cancelled   ended: the job becomes history
+--   retry                       tried in vain, to be tried again after delay_ms
+--   hold                        could not be tried (held: why); looked at again after delay_ms, costs no try
+--   release                     was not started; ready again
+--   block                       dead at the head of a key that is to stay blocked
+-- Locks its own rows only, in order of id: a row that two deliveries share would deadlock.
+create or replace function esb_done(p_worker bigint, r jsonb)
+returns table (id uuid, lane_id int, okey text) language sql volatile as $$
+  with x as materialized (
+    select * from jsonb_to_recordset(r) as x(id uuid, attempt int, o text, delay_ms bigint, class text, detail jsonb, service uuid, held text)),
+  own as materialized (
+    select j.*, x.delay_ms, x.detail, x.service, x.held,
+           -- Cancelled or its service deleted while this attempt was under way: it is not tried again.
+           case when x.o in ('retry', 'hold', 'release', 'block') and j.control = 'c' then 'cancelled'
+                when x.o in ('retry', 'hold', 'release', 'block') and j.control = 'd' then 'dead' else x.o end o,
+           x.o as asked,
+           case when x.o in ('retry', 'hold', 'release', 'block') and j.control = 'd' then 'service_deleted' else x.class end class
+      from job j join x on x.id = j.id where j.attempt = x.attempt and j.worker_id = p_worker order by j.id for update of j),
+  del as (delete from job where id = any(array(select id from own where o not in ('retry', 'block', 'release', 'hold')))),
+  upd as (
+    update job j set
+        state = case own.o when 'retry' then 's' when 'hold' then 's' when 'block' then 'b' else 'r' end::"char",
+        tries = j.tries + (own.o in ('retry', 'block'))::int, worker_id = null,
+        cursor = case when own.o = 'hold' then coalesce(j.cursor, '{}') || jsonb_build_object('held', own.held) else j.cursor - 'held' end,
+        -- Not later than it expires: then upkeep ends it, instead of an attempt hours after.
+        run_at = least(now() + make_interval(secs => coalesce(own.delay_ms, 0) / 1000.0), j.expires_at)
+      from own where j.id = own.id and own.o in ('retry', 'block', 'release', 'hold')),
+  hist as (
+    insert into delivery (id, message_id, route_id, lane_id, service_id, status, attempts, class, cursor, last, seq, okey, created_at)
+    select id, message_id, route_id, lane_id, service, case o when 'ok' then 'delivered' else o end, attempt, class, cursor - 'held',
+           detail || jsonb_build_object('number', attempt, 'startedAt', started_at, 'finishedAt', now()), seq, okey, created_at
+      from own where o not in ('retry', 'block', 'release', 'hold')),
+  att as (
+    insert into attempt (delivery_id, number, started_at, worker_id, outcome, detail)
+    select id, attempt, started_at, worker_id, case asked when 'ok' then 'ok' else 'failed' end, detail
+      from own where asked in ('retry', 'block') or (losses > 0 and asked in ('ok', 'dead'))
+    on conflict (delivery_id, number) do update set outcome = excluded.outcome, detail = excluded.detail),
+  dl as (
+    insert into dead_letter (delivery_id, message_id, lane_id, route_id, client_id, class)
+    select id, message_id, lane_id, route_id, (select m.client_id from message m where m.id = message_id), class
+      from own where o = 'dead')
+  select own.id, own.lane_id, own.okey from own                 -- missing ids were superseded: drop their results
+$$;
+
+-- Ends the open deliveries of a lane as dead, those in flight as soon as they come back; in chunks, by id.
+create or replace function esb_end_lane(p_lane int, p_class text, p_limit int) returns int language sql volatile as $$
+  with own as materialized (
+    select * from job where lane_id = p_lane and pool = 2 and control is distinct from 'd' order by id limit p_limit for update),
+  flag as (update job set control = 'd' where state = 'f' and id = any(array(select id from own))),
+  del as (delete from job where state <> 'f' and id = any(array(select id from own where state <> 'f'))),
+  hist as (
+    insert into delivery (id, message_id, route_id, lane_id, status, attempts, class, cursor, seq, okey, created_at)
+    select id, message_id, route_id, lane_id, 'dead', attempt, p_class, cursor - 'held', seq, okey, created_at from own where state <> 'f'),
+  dl as (
+    insert into dead_letter (delivery_id, message_id, lane_id, route_id, client_id, class)
+    select id, message_id, lane_id, route_id, (select m.client_id from message m where m.id = own.message_id), p_class from own where state <> 'f')
+  select count(*)::int from own
+$$;
+
+-- Stops what of a message is not delivered yet; attempts in flight finish and are then not repeated. Answers
+-- the keys to promote.
+create or replace function esb_cancel_message(p_message uuid) returns table (id uuid, lane_id int, okey text) language sql volatile as $$
+  with own as materialized (select * from job where message_id = p_message order by id for update),
+  flag as (update job set control = 'c' where state = 'f' and id = any(array(select id from own))),
+  del as (delete from job where state <> 'f' and id = any(array(select id from own where state <> 'f'))),
+  hist as (
+    insert into delivery (id, message_id, route_id, lane_id, status, attempts, cursor, seq, okey, created_at)
+    select id, message_id, route_id, lane_id, 'cancelled', attempt, cursor - 'held', seq, okey, created_at from own where state <> 'f' and pool = 2),
+  ends as (insert into message_end (message_id, status, reason) select id, 'cancelled', 'cancelled' from own where state <> 'f' and pool = 1)
+  select own.id, own.lane_id, own.okey from own
+$$;
+
+-- Takes a delivery up again, now and with a fresh budget: an ended one becomes a job once more under its own id,
+-- so that the receiver sees the same webhook-id; the fence goes on counting where it stood. Answers its lane and
+-- key (to promote), or nothing if there is no such delivery or it is in flight.
+create or replace function esb_retry(p_delivery uuid) returns table (lane_id int, okey text) language plpgsql volatile as $$
+declare d delivery;
+begin
+  update job j set tries = 0, losses = 0, run_at = now(), state = case when j.state in ('s', 'b') then 'r' else j.state end::"char", cursor = j.cursor - 'held'
+   where j.id = p_delivery and j.pool = 2 and j.state <> 'f';
+  if found then
+    return query select j.lane_id, j.okey from job j where j.id = p_delivery;
+    return;
+  end if;
+  delete from delivery v where v.id = p_delivery and v.status <> 'delivered' returning v.* into d;
+  if d.id is null then return; end if;
+  delete from dead_letter l where l.delivery_id = d.id;
+  insert into attempt (delivery_id, number, started_at, finished_at, outcome, detail)
+  select d.id, d.attempts, (d.last->>'startedAt')::timestamptz, (d.last->>'finishedAt')::timestamptz, 'failed', d.last
+   where d.last is not null on conflict do nothing;
+  insert into job (id, pool, lane_id, route_id, okey, state, seq, attempt, message_id, created_at, cursor) overriding system value
+  values (d.id, 2, d.lane_id, d.route_id, d.okey, case when d.okey is null then 'r' else 'q' end::"char",
+          coalesce(d.seq, nextval(pg_get_serial_sequence('job', 'seq'))), d.attempts, d.message_id, d.created_at, d.cursor);
+  return query select d.lane_id, d.okey;
+end $$;

@@ -1,0 +1,86 @@
+-- Declares silent workers dead and takes back what they hold. The guard on the server's start: after a restart
+-- of PostgreSQL every heartbeat is late, and none of them is dead.
+create or replace function esb_sweep(p_limit int) returns table (id uuid, pool smallint) language sql volatile set enable_seqscan = off as $$
+  with dead as (
+    update worker set dead_at = now()
+     where dead_at is null and beat_until < now() and pg_postmaster_start_time() < now() - interval '20 s' returning id),
+  lost as materialized (
+    select j.id from job j
+     where j.state = 'f' and (j.lease_until < now() or j.worker_id in (select id from worker where dead_at is not null)
+                              or j.worker_id in (select id from dead))
+     limit p_limit for update skip locked),
+  upd as (
+    update job j set state = case when j.losses >= 4 then 'b' else 'r' end::"char", losses = j.losses + 1, run_at = now()
+     where j.id = any(array(select id from lost)) returning j.*),
+  att as (
+    insert into attempt (delivery_id, number, started_at, worker_id, outcome)
+    select id, attempt, started_at, worker_id, 'unknown' from upd where pool = 2 on conflict do nothing)
+  select id, pool from upd
+$$;
+
+-- Work whose worker died five times over is taken for the cause: it ends as dead (`worker_lost`) and waits for a
+-- person, instead of killing workers for ever.
+create or replace function esb_poison(p_limit int) returns table (id uuid, lane_id int, okey text) language sql volatile as $$
+  with own as materialized (
+    select * from job where state = 'b' and losses >= 5 and pool in (1, 2) order by id limit p_limit for update skip locked),
+  del as (delete from job where id = any(array(select id from own))),
+  hist as (
+    insert into delivery (id, message_id, route_id, lane_id, status, attempts, class, cursor, seq, okey, created_at)
+    select id, message_id, route_id, lane_id, 'dead', attempt, 'worker_lost', cursor - 'held', seq, okey, created_at from own where pool = 2),
+  dl as (
+    insert into dead_letter (delivery_id, message_id, lane_id, route_id, client_id, class)
+    select id, message_id, lane_id, route_id, (select m.client_id from message m where m.id = own.message_id), 'worker_lost' from own where pool = 2),
+  ends as (insert into message_end (message_id, status, reason) select id, 'failed', 'worker_lost' from own where pool = 1)
+  select own.id, own.lane_id, own.okey from own
+$$;
+
+-- Makes ready what is due.
+create or replace function esb_due(p_pool smallint, p_limit int) returns int language sql volatile as $$
+  with d as materialized (
+    select id from job where pool = p_pool and state = 's' and run_at <= now() order by run_at limit p_limit for update skip locked),
+  u as (update job set state = 'r', cursor = cursor - 'held' where id = any(array(select id from d)) returning 1)
+  select count(*)::int from u
+$$;
+
+-- Ends what has expired before it was delivered or routed; an attempt in flight counts.
+create or replace function esb_expire(p_limit int) returns table (id uuid, lane_id int, okey text) language sql volatile as $$
+  with own as materialized (
+    select * from job where expires_at is not null and expires_at <= now() and state <> 'f' and pool in (1, 2)
+     order by expires_at limit p_limit for update skip locked),
+  del as (delete from job where id = any(array(select id from own))),
+  hist as (
+    insert into delivery (id, message_id, route_id, lane_id, status, attempts, class, cursor, seq, okey, created_at)
+    select id, message_id, route_id, lane_id, 'expired', attempt, 'expired', cursor - 'held', seq, okey, created_at from own where pool = 2),
+  ends as (insert into message_end (message_id, status, reason) select id, 'expired', 'expired before it was routed' from own where pool = 1)
+  select own.id, own.lane_id, own.okey from own
+$$;
+
+-- Makes the first queued row of each key ready, if the key has no active row. Call it with the keys just inserted
+-- or just finished, AFTER that commit and as a transaction of its own: two commits that each look before the other
+-- is visible would leave the key stuck. On a unique violation (job_head) somebody else was first: call it again.
+create or replace function esb_promote(p_lanes int[], p_keys text[]) returns int language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off as $$
+declare n int;
+begin
+  update job j set state = case when j.run_at > now() then 's' else 'r' end::"char"
+   where j.state = 'q' and j.id = any(array(
+     select h.id from (select distinct * from unnest(p_lanes, p_keys) x(l, k)) x
+       cross join lateral (select q.id from job q where q.lane_id = x.l and q.okey = x.k and q.state = 'q' order by q.seq limit 1) h
+      where not exists (select 1 from job a where a.lane_id = x.l and a.okey = x.k and a.state <> 'q')));
+  get diagnostics n = row_count;
+  return n;
+end $$;
+
+-- The net below it, for a crash between commit and promote: every key whose rows are all queued. A loose scan.
+create or replace function esb_promote_all() returns int language plpgsql set enable_seqscan = off set enable_bitmapscan = off as $$
+declare l int[]; k text[];
+begin
+  with recursive w(l, k) as (
+    (select lane_id, okey from job where state = 'q' order by lane_id, okey limit 1)
+    union all
+    select n.lane_id, n.okey from w, lateral (
+      select j.lane_id, j.okey from job j where j.state = 'q' and (j.lane_id, j.okey) > (w.l, w.k) order by j.lane_id, j.okey limit 1) n)
+  select array_agg(w.l), array_agg(w.k) into l, k from w;
+  if l is null then return 0; end if;
+  return esb_promote(l, k);
+end $$;
