@@ -108,9 +108,8 @@ class EmbeddedPostgres(EmbeddedServer):
         if not lines or not lines[0].isdigit():
             return
         pid = int(lines[0])
-        if is_alive(pid) and self._is_ours(pid):
-            if not wait_until(lambda: not is_alive(pid), 1.0):
-                end_leftover(pid, self.stop_signal, self.patience)
+        if is_alive(pid) and self._is_ours(pid) and not wait_until(lambda: not is_alive(pid), 1.0):
+            end_leftover(pid, self.stop_signal, self.patience)
         (self.cluster / "postmaster.pid").unlink(missing_ok=True)
         (self.folder / f"{_SOCKET}.lock").unlink(missing_ok=True)
 
