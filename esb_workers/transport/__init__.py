@@ -1,0 +1,1 @@
+"""The outside world: calls over HTTP, CloudEvents, signatures, and the guard on addresses."""
