@@ -1,0 +1,250 @@
+"""The resident engine of a worker process: registers it, beats, looks for work, and stops in good order.
+
+Threads: a heart (its own connection, so that no slow query can cost the lease), a pump that claims, and a poll that
+makes due rows ready and takes back what dead workers hold. What is done with a claim is the subclasses' matter:
+`BatchEngine` handles a whole claim in the pump itself, `SlotEngine` gives each row to a thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Final
+
+from esb_workers import drill
+from esb_workers.errors import Unavailable, WorkerDeclaredDead
+from esb_workers.queues import POOL_IDS, PoolName
+from esb_workers.runtime.ringer import Ringer
+from esb_workers.settings import Settings
+from esb_workers.store import jobs, workers
+from esb_workers.store.engine import Cursor, Database
+from esb_workers.store.jobs import Claim, Key
+
+log = logging.getLogger(__name__)
+
+#: Pause after the database failed to answer, seconds.
+DATABASE_PAUSE: Final = 0.5
+#: While the pump is busy it still makes timers ready this often, seconds.
+DUE_EVERY: Final = 0.05
+#: A bell is answered for at most this long, seconds: a drain never blocks a Celery thread for good.
+DRAIN_SLICE: Final = 2.0
+
+
+@dataclass
+class Figures:
+    """What this process has done since it started."""
+
+    claimed: int = 0
+    recorded: int = 0
+    superseded: int = 0
+    swept: int = 0
+    lives: int = field(default=0)
+
+
+class Engine(ABC):
+    """The part every pool shares. Start it once; `drain` may be called from any thread."""
+
+    def __init__(self, pool: PoolName, settings: Settings, database: Database, ringer: Ringer) -> None:
+        self.pool: Final = pool
+        self.pool_id: Final = POOL_IDS[pool]
+        self.settings = settings
+        self.database = database
+        self.ringer = ringer
+        self.figures = Figures()
+        self.worker_id = 0
+        self._last_beat = 0.0  # monotonic moment at which the last good heartbeat was sent
+        self._stopping = threading.Event()
+        self._heart_wanted = threading.Event()
+        self._poked = threading.Event()
+        self._idle = threading.Condition()
+        self._idle_count = 0
+        self._next_due = 0.0
+        self._after_lane = 0
+        self._threads: list[threading.Thread] = []
+
+    # --- life ----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the threads; returns at once, also while the database is away."""
+        for name, target in (("heart", self._heart), ("pump", self._pump), ("poll", self._poll)):
+            thread = threading.Thread(target=target, name=f"{self.pool}-{name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self, grace_seconds: float) -> None:
+        """Claim nothing more, let what is under way finish for as long as the grace lasts, give the rest back."""
+        deadline = time.monotonic() + grace_seconds
+        self._stopping.set()
+        self._heart_wanted.set()
+        self._poked.set()
+        self._finish(deadline)
+        for thread in self._threads:
+            thread.join(timeout=max(0.1, deadline - time.monotonic()))
+        try:
+            with self.database.cursor() as cursor:
+                workers.retire(cursor, self.worker_id)
+        except Unavailable:
+            log.warning("could not sign off: the lease will run out by itself")
+
+    def _finish(self, deadline: float) -> None:
+        """Wait for work under way; `deadline` is monotonic."""
+
+    # --- waking --------------------------------------------------------------------------------------
+
+    def poke(self) -> None:
+        """There may be work."""
+        self._poked.set()
+
+    def drain(self) -> None:
+        """What a bell does: wake the pump and wait until it has found the pool empty, for a slice at most.
+
+        To hold the bell meanwhile is the point: bells behind it stay in the queue, where senders see them and send
+        no more.
+        """
+        with self._idle:
+            seen = self._idle_count
+            # Set before the wait: should the pump go idle on a claim older than this bell, it sees the poke and looks
+            # once more, though the bell has returned by then.
+            self._poked.set()
+            self._idle.wait_for(lambda: self._idle_count > seen or self._stopping.is_set(), timeout=DRAIN_SLICE)
+
+    # --- the heart -----------------------------------------------------------------------------------
+
+    def _heart(self) -> None:
+        lease = self.settings.lease_seconds
+        while not self._stopping.is_set() or self._busy():
+            sent = time.monotonic()
+            try:
+                with self.database.cursor() as cursor:
+                    self._beat(cursor, lease)
+                self._last_beat = sent
+                self._heart_wanted.wait(lease / 3)
+            except WorkerDeclaredDead:
+                log.warning("this worker was declared dead; it starts a new life")
+                self.worker_id = 0
+            except Unavailable as error:
+                log.warning("no heartbeat: %s", error)
+                self._stopping.wait(DATABASE_PAUSE)
+            self._heart_wanted.clear()
+            if self._stopping.is_set():
+                time.sleep(min(0.2, lease / 3))  # work under way still needs its lease
+
+    def _beat(self, cursor: Cursor, lease: float) -> None:
+        if self.worker_id:
+            workers.beat(cursor, self.worker_id, lease)
+            return
+        host, version = socket.gethostname(), metadata.version("python-esb")
+        self.worker_id = workers.register(cursor, self.pool_id, host, os.getpid(), version, lease)
+        self.figures.lives += 1
+        self._poked.set()
+
+    def may_act(self) -> bool:
+        """Whether the lease surely holds: no call is started on a lease that may have run out meanwhile."""
+        return self.worker_id != 0 and time.monotonic() - self._last_beat < self.settings.lease_seconds * 0.8
+
+    def _busy(self) -> bool:
+        """Whether work is under way."""
+        return False
+
+    # --- the pump ------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                if not self.may_act():
+                    self._poked.wait(0.05)
+                    self._poked.clear()
+                    continue
+                self._make_due()
+                self._poked.clear()
+                if not self._work():
+                    self._rest()
+            except WorkerDeclaredDead:
+                self.worker_id = 0
+                self._heart_wanted.set()
+            except Unavailable as error:
+                log.warning("the pump waits: %s", error)
+                self._stopping.wait(DATABASE_PAUSE)
+            except Exception:
+                log.exception("the pump stumbled")
+                self._stopping.wait(DATABASE_PAUSE)
+
+    @abstractmethod
+    def _work(self) -> bool:
+        """Claim and start what can be started now; False when there was nothing to claim."""
+
+    def _rest(self) -> None:
+        """Sleep until a bell, the next timer, or the next poll."""
+        with self._idle:
+            self._idle_count += 1
+            self._idle.notify_all()
+        if self._poked.is_set():
+            return
+        with self.database.cursor() as cursor:
+            seconds = jobs.seconds_until_due(cursor, self.pool_id)
+        self._next_due = 0.0 if seconds is not None else time.monotonic() + self.settings.sweep_seconds
+        # A row that is due but behind a closed gate, or in another's hands, must not become a busy loop.
+        pause = self.settings.sweep_seconds if seconds is None else min(self.settings.sweep_seconds, max(seconds, 0.005))
+        self._poked.wait(pause)
+
+    def _make_due(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_due:
+            self._next_due = now + DUE_EVERY
+            with self.database.cursor() as cursor:
+                jobs.due(cursor, self.pool_id)
+
+    def _claim(self, limit: int, room: int, rooms: dict[int, int] | None = None, *, lease_seconds: float) -> list[Claim]:
+        worker = self.worker_id
+        if not worker:
+            return []
+        with self.database.cursor() as cursor:
+            claims = jobs.claim(
+                cursor, self.pool_id, worker, limit, room, rooms=rooms, after_lane=self._after_lane, lease_seconds=lease_seconds
+            )
+        if claims:
+            drill.crash_point(drill.AFTER_CLAIM)
+            self.figures.claimed += len(claims)
+            self._after_lane = max(c.lane_id for c in claims)
+            if len(claims) == limit:
+                self.ringer.ring(self.pool)  # there is more than this process takes: wake the next one
+        return claims
+
+    # --- the poll ------------------------------------------------------------------------------------
+
+    def _poll(self) -> None:
+        while not self._stopping.wait(self.settings.sweep_seconds):
+            try:
+                self._sweep()
+            except Unavailable:
+                pass  # the heart says so already
+            except Exception:
+                log.exception("the sweep stumbled")
+
+    def _sweep(self) -> None:
+        with self.database.cursor() as cursor:
+            swept = jobs.sweep(cursor)
+            self.figures.swept += len(swept)
+            if swept:
+                log.warning("took back %d jobs of workers that died", len(swept))
+            jobs.due(cursor, self.pool_id)
+            if self.pool in ("routing", "delivery"):
+                jobs.promote(cursor, jobs.poison(cursor))
+                jobs.promote(cursor, jobs.expire(cursor))
+                jobs.promote_all(cursor)
+        for pool in {p for p in POOL_IDS if any(POOL_IDS[p] == n for _, n in swept)}:
+            self.ringer.ring(pool)
+        self._poked.set()
+
+    def promote(self, keys: list[Key]) -> None:
+        """After the commit that freed keys: let their next rows go."""
+        if keys:
+            with self.database.cursor() as cursor:
+                if jobs.promote(cursor, keys):
+                    self._poked.set()

@@ -1,0 +1,118 @@
+"""Rings a pool's bell after a commit: best effort, off the caller's path.
+
+One thread a process: wait, clear, `if fewer than two bells are queued: send one`, pause, again. The queue itself is
+the flag: a bell is skipped only if one lies in the queue at that moment, and whoever pops that one claims with a
+later snapshot, so it sees the row. Of the protocols that were model-checked, this is the one that strands nothing
+after a lost bell.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from celery import Celery
+from kombu import Connection
+
+from esb_workers.queues import POOLS, PoolName, drain_task
+
+log = logging.getLogger(__name__)
+
+#: More bells in a queue than this are not added to.
+ENOUGH_BELLS = 2
+#: Pause after a ring, seconds: what is committed meanwhile shares the next bell.
+PAUSE = 0.003
+#: Pause after a failure, seconds. Work goes on by polling.
+RETRY_PAUSE = 1.0
+#: A broker that does not answer is given up on after this, seconds.
+TIMEOUT = 1.0
+
+
+class Ringer:
+    """Rings bells from its own thread. `ring` costs a microsecond, never blocks and never raises."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._wanted: dict[PoolName, bool] = dict.fromkeys(POOLS, False)
+        self._event = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._start = threading.Lock()
+        self._connection: Connection | None = None
+        #: Bells that could not be sent; shown in /metrics.
+        self.failures = 0
+
+    def ring(self, pool: PoolName) -> None:
+        """Say that rows of this pool were committed."""
+        self._wanted[pool] = True
+        self._event.set()
+        if self._thread is None:
+            self._ensure_thread()
+
+    def close(self) -> None:
+        """Stop the thread; bells not yet sent are dropped."""
+        self._stopping = True
+        self._event.set()
+        if self._thread is not None:
+            self._thread.join(timeout=TIMEOUT * 2)
+
+    def _ensure_thread(self) -> None:
+        # Started late, by the first ring: a thread made before a fork would not exist in the child.
+        with self._start:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._loop, name="ringer", daemon=True)
+                self._thread.start()
+
+    def _loop(self) -> None:
+        while not self._stopping:
+            self._event.wait()
+            self._event.clear()
+            try:
+                for pool in POOLS:
+                    if self._wanted[pool]:
+                        # Cleared before the bell: a ring that comes between the two wakes the next turn.
+                        self._wanted[pool] = False
+                        self._ring(pool)
+                time.sleep(PAUSE)
+            except Exception as error:  # whatever the broker's client raises: the poll carries the work meanwhile
+                self._failed(error)
+                time.sleep(RETRY_PAUSE)
+
+    def _ring(self, pool: PoolName) -> None:
+        if self._connection is None:
+            self._connection = self._connect()
+        channel = self._connection.default_channel
+        if _bells(channel, pool) < ENOUGH_BELLS:
+            with self._app.amqp.Producer(channel, auto_declare=False) as producer:
+                self._app.send_task(drain_task(pool), queue=pool, producer=producer, retry=False, ignore_result=True)
+
+    def _connect(self) -> Connection:
+        options = dict(self._app.conf.broker_transport_options)
+        options["socket_timeout" if "socket_timeout" in options else "read_timeout"] = TIMEOUT
+        connection = self._app.connection_for_write(transport_options=options, connect_timeout=TIMEOUT)
+        connection.ensure_connection(max_retries=0, timeout=TIMEOUT)
+        queues = self._app.amqp.queues
+        for pool in queues:
+            queues[pool].bind(connection.default_channel).declare()
+        return connection
+
+    def _failed(self, error: Exception) -> None:
+        self.failures += 1
+        if self.failures == 1 or self.failures % 60 == 0:
+            log.warning("the broker cannot be rung; work goes on by polling: %s", error)
+        if self._connection is not None:
+            try:
+                self._connection.release()
+            except Exception:  # it is broken already
+                pass
+            self._connection = None
+
+
+def _bells(channel: Any, queue: str) -> int:
+    """How many bells lie in a queue."""
+    size = getattr(channel, "_size", None)
+    if size is not None:  # kombu's virtual transports (Redis): LLEN, also of a queue that a flush has wiped out
+        return int(size(queue))
+    return int(channel.queue_declare(queue, passive=True).message_count)

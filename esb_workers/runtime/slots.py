@@ -1,0 +1,241 @@
+"""An engine for work that waits on the outside world: delivery, orchestration, health.
+
+The pump claims only what a free slot starts now. Slots run calls with no transaction open. The completer records
+many outcomes in one statement, a few milliseconds after the first of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from esb_workers import drill
+from esb_workers.errors import Unavailable
+from esb_workers.queues import PoolName
+from esb_workers.runtime.engine import Engine
+from esb_workers.runtime.ringer import Ringer
+from esb_workers.runtime.windows import LaneWindows
+from esb_workers.settings import Settings
+from esb_workers.store.engine import Database
+from esb_workers.store.jobs import Claim, Done
+
+log = logging.getLogger(__name__)
+
+#: Outcomes recorded by one statement at most, and how long the first of them waits for others, seconds.
+FLUSH_COUNT = 50
+FLUSH_AFTER = 0.005
+#: With slots freeing one by one, a claim waits this long for more of them, seconds: a claim of one row costs as
+#: much as a claim of ten.
+GATHER = 0.003
+
+
+class Outcome(NamedTuple):
+    """What a slot made of a claim: the record for the store (None: it is recorded already), whether the destination
+    did well, and whether a timer was set that this engine is to look at.
+    """
+
+    record: Any = None
+    good: bool = True
+    timer: bool = False
+
+
+class SlotWork(Protocol):
+    """What a pool does with a row."""
+
+    #: Past this a claim is taken for wedged and given to another worker, seconds.
+    deadline_seconds: float
+
+    def prepare(self, claims: Sequence[Claim]) -> Sequence[Any]:
+        """Load what the rows need, in as few round trips as there are; one task for each claim, in its order."""
+        ...
+
+    def run(self, task: Any) -> Outcome:
+        """Do one, in a slot's thread, with no transaction open. Must not raise: an error is an outcome."""
+        ...
+
+    def release(self, claim: Claim) -> Any:
+        """The record that gives a row back unstarted, or None if the lease running out will do."""
+        ...
+
+    def record(self, worker: int, records: Sequence[Any]) -> Done:
+        """Write outcomes; answers what was still ours, and the keys that may go on."""
+        ...
+
+
+class _Item(NamedTuple):
+    worker: int
+    claim: Claim
+    task: Any
+
+
+class SlotEngine(Engine):
+    """Gives each claimed row to one of `slots` threads."""
+
+    def __init__(
+        self, pool: PoolName, settings: Settings, database: Database, ringer: Ringer, work: SlotWork, slots: int
+    ) -> None:
+        super().__init__(pool, settings, database, ringer)
+        self._slot_work = work
+        self._slots = slots
+        self._lock = threading.Lock()
+        self._in_flight = 0
+        self._windows = LaneWindows(slots)
+        self._tasks: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
+        self._freed = threading.Event()
+        self._unrecorded = 0
+
+    def start(self) -> None:
+        """Start the slots and the completer, then the rest."""
+        for number in range(self._slots):
+            threading.Thread(target=self._slot, name=f"{self.pool}-slot-{number}", daemon=True).start()
+        completer = threading.Thread(target=self._complete, name=f"{self.pool}-completer", daemon=True)
+        completer.start()
+        super().start()
+
+    # --- claiming ------------------------------------------------------------------------------------
+
+    def _work(self) -> bool:
+        free = self._free_slots()
+        if free == 0:
+            return True
+        claims = self._claim_proven(free)
+        claims += self._claim_unproven(free - len(claims))
+        if claims:
+            self._dispatch(claims)
+        return bool(claims)
+
+    def _free_slots(self) -> int:
+        """Free slots, after waiting a little for more than a few of them."""
+        free = self._slots - self._in_flight
+        if free < max(1, self._slots // 4):
+            self._freed.clear()
+            self._freed.wait(GATHER if free else 0.05)
+            free = self._slots - self._in_flight
+        return free
+
+    def _claim_proven(self, limit: int) -> list[Claim]:
+        with self._lock:
+            rooms = {lane: room for lane, room in self._windows.proven(time.monotonic()).items() if room}
+        return self._claim_in(limit, 0, rooms) if rooms else []
+
+    def _claim_unproven(self, free: int) -> list[Claim]:
+        with self._lock:
+            share, room, rooms = self._windows.unproven(time.monotonic())
+        limit = min(free, share)
+        if limit <= 0:
+            return []
+        claims = self._claim_in(limit, room, rooms)
+        with self._lock:
+            self._windows.claimed_unproven(limit, len(claims))
+        return claims
+
+    def _claim_in(self, limit: int, room: int, rooms: dict[int, int]) -> list[Claim]:
+        claims = self._claim(limit, room, rooms, lease_seconds=self._slot_work.deadline_seconds)
+        with self._lock:
+            self._windows.claimed(limit, room, rooms, Counter(c.lane_id for c in claims))
+        return claims
+
+    def _dispatch(self, claims: list[Claim]) -> None:
+        worker = self.worker_id
+        tasks = self._slot_work.prepare(claims)
+        now = time.monotonic()
+        with self._lock:
+            self._in_flight += len(claims)
+            self._unrecorded += len(claims)
+            for claim in claims:
+                self._windows.started(claim.lane_id, claim.id, now)
+        for claim, task in zip(claims, tasks, strict=True):
+            self._tasks.put(_Item(worker, claim, task))
+
+    # --- slots ---------------------------------------------------------------------------------------
+
+    def _slot(self) -> None:
+        while (item := self._tasks.get()) is not None:
+            outcome = self._run(item)
+            with self._lock:
+                self._in_flight -= 1
+                more = self._windows.finished(item.claim.lane_id, item.claim.id, time.monotonic(), outcome.good)
+            self._results.put((item.worker, outcome.record))
+            self._freed.set()
+            if more or outcome.timer:
+                self.poke()
+
+    def _run(self, item: _Item) -> Outcome:
+        if item.worker != self.worker_id or not self.may_act():
+            return Outcome(self._slot_work.release(item.claim))
+        try:
+            return self._slot_work.run(item.task)
+        except Exception:
+            log.exception("job %s of pool %s failed in a way that is a defect", item.claim.id, self.pool)
+            return Outcome(None, good=False)  # not recorded: its lease runs out, and after five losses it is poison
+
+    # --- completing ----------------------------------------------------------------------------------
+
+    def _complete(self) -> None:
+        while (first := self._results.get()) is not None:
+            batch = [first]
+            until = time.monotonic() + FLUSH_AFTER
+            while len(batch) < FLUSH_COUNT and (left := until - time.monotonic()) > 0:
+                try:
+                    item = self._results.get(timeout=left)
+                except queue.Empty:
+                    break
+                if item is None:
+                    self._flush(batch)
+                    return
+                batch.append(item)
+            self._flush(batch)
+
+    def _flush(self, batch: list[tuple[int, Any]]) -> None:
+        by_worker: dict[int, list[Any]] = {}
+        for worker, record in batch:
+            if record is not None:
+                by_worker.setdefault(worker, []).append(record)
+        for worker, records in by_worker.items():
+            try:
+                self._record(worker, records)
+            except Exception:
+                # What is not recorded here is done again when the lease has run out: sent twice, under one id.
+                log.exception("%d outcomes could not be recorded", len(records))
+        with self._lock:
+            self._unrecorded -= len(batch)
+
+    def _record(self, worker: int, records: list[Any]) -> None:
+        drill.crash_point(drill.AFTER_CALL_BEFORE_RECORD)
+        done = self._written(worker, records)
+        self.figures.recorded += len(done.ids)
+        self.figures.superseded += len(records) - len(done.ids)
+        self.promote(done.keys)
+        if done.timers:
+            self.poke()
+
+    # A database that restarts is back in seconds; the fence makes a late record harmless. Past the lease there is no
+    # point: the rows are another's by then.
+    @retry(
+        retry=retry_if_exception_type(Unavailable),
+        wait=wait_random_exponential(multiplier=0.1, max=2),
+        stop=stop_after_delay(30),
+        reraise=True,
+    )
+    def _written(self, worker: int, records: list[Any]) -> Done:
+        return self._slot_work.record(worker, records)
+
+    # --- stopping ------------------------------------------------------------------------------------
+
+    def _busy(self) -> bool:
+        return self._unrecorded > 0
+
+    def _finish(self, deadline: float) -> None:
+        while self._busy() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for _ in range(self._slots):
+            self._tasks.put(None)
+        self._results.put(None)

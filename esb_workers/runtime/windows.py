@@ -1,0 +1,89 @@
+"""How much of a process a lane may use: adaptive windows, pure.
+
+A lane starts unproven. Each quick, good call widens its window by one, up to a quarter of the slots; a failure, or a
+call that is still running after `SLOW` seconds, takes it away. Proven lanes share all slots; unproven ones together
+at most half, so that dead and slow destinations cannot starve the others, and a single slow one still gets on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+#: A call longer than this does not prove a lane, seconds.
+SLOW = 0.2
+
+
+@dataclass
+class _Lane:
+    width: int = 0
+    more: bool = False  # the last claim took all it was allowed: there may be further rows
+    running: dict[str, float] = field(default_factory=dict)  # job -> when its call started
+
+    def proven(self, now: float) -> bool:
+        if self.width == 0:
+            return False
+        oldest = next(iter(self.running.values()), now)
+        return now - oldest <= SLOW
+
+
+class LaneWindows:
+    """The windows of one process. Not thread-safe: the caller holds a lock. Times are monotonic seconds."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._widest = max(1, slots // 4)
+        self._shared = max(1, slots // 2)  # what unproven lanes may use together
+        self._unproven_room = 1
+        self._lanes: dict[int, _Lane] = {}
+
+    def started(self, lane: int, job: str, now: float) -> None:
+        """A call of this lane has started."""
+        self._lanes.setdefault(lane, _Lane()).running[job] = now
+
+    def finished(self, lane: int, job: str, now: float, good: bool) -> bool:
+        """It has ended: `good` means that the destination did well. Answers whether the lane may have more rows."""
+        state = self._lanes[lane]
+        began = state.running.pop(job, now)
+        if not good:
+            state.width = 0
+        elif now - began < SLOW:
+            state.width = min(self._widest, state.width + 1)
+        return state.more
+
+    def proven(self, now: float) -> dict[int, int]:
+        """Room left in each proven lane."""
+        return {k: max(0, lane.width - len(lane.running)) for k, lane in self._lanes.items() if lane.proven(now)}
+
+    def unproven(self, now: float) -> tuple[int, int, dict[int, int]]:
+        """For the lanes that are not proven: how many rows in all, the room of one not seen yet, room by lane."""
+        rooms: dict[int, int] = {}
+        used = 0
+        for key, lane in self._lanes.items():
+            if lane.proven(now):
+                rooms[key] = 0  # they have their own claim
+            elif lane.running:
+                used += len(lane.running)
+                rooms[key] = max(0, self._unproven_room - len(lane.running))
+        return max(0, self._shared - used), self._unproven_room, rooms
+
+    def claimed(self, limit: int, room: int, rooms: Mapping[int, int], taken: Mapping[int, int]) -> None:
+        """What a claim of `limit` rows took by lane, under `rooms` (and `room` for all others)."""
+        for key, count in taken.items():
+            self._lanes.setdefault(key, _Lane()).more = count >= rooms.get(key, room)
+        if sum(taken.values()) < limit:  # nothing was left out: lanes that had room and gave nothing are empty
+            for key, allowed in rooms.items():
+                if allowed and key not in taken and key in self._lanes:
+                    self._lanes[key].more = False
+
+    def claimed_unproven(self, asked: int, got: int) -> None:
+        """Widen the room of unproven lanes while they leave some of their share unused; narrow it when not."""
+        if got < asked:
+            self._unproven_room = min(self._shared, self._unproven_room * 2)
+        else:
+            self._unproven_room = 1
+
+    def forget_idle(self) -> None:
+        """Drop lanes without calls under way that are unproven anyway: they start like that."""
+        for key in [k for k, lane in self._lanes.items() if not lane.running and lane.width == 0]:
+            del self._lanes[key]

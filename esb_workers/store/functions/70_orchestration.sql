@@ -1,0 +1,371 @@
+-- The strands of workflow executions. A strand (the root, a branch, a runner of a foreach) is a job of pool 3:
+-- the same claim, fence and lease as a delivery's. Lock order, everywhere: execution -> scope -> own job -> parent job.
+--
+-- Events come as parallel arrays (type, path, visit, iteration, data). "Fenced" is errcode ES001.
+
+-- Appends to a strand's journal, numbered from p_n; with p_stand only the first so many.
+create or replace function esb_journal(p_execution uuid, p_job uuid, p_n int, p_types text[], p_paths text[], p_visits int[],
+  p_iters int[], p_data text[], p_stand int default null) returns void language plpgsql as $$
+begin
+  insert into event (execution_id, job_id, n, type, path, visit, iteration, data)
+  select p_execution, p_job, p_n + u.o::int - 1, u.t, u.p, u.v, u.i, u.d
+    from unnest(p_types, p_paths, p_visits, p_iters, p_data) with ordinality u(t, p, v, i, d, o)
+   where p_stand is null or u.o <= p_stand;
+end $$;
+
+-- What a person did to a run. The nil strand numbers it apart from the strands, whose workers count for themselves.
+create or replace function esb_note(p_execution uuid, p_type text, p_data text) returns void language plpgsql as $$
+begin
+  insert into event (execution_id, job_id, n, type, data)
+  select p_execution, '00000000-0000-0000-0000-000000000000', coalesce(max(n), 0) + 1, p_type, p_data
+    from event where execution_id = p_execution and job_id = '00000000-0000-0000-0000-000000000000';
+end $$;
+
+-- One transition of a strand: fence, journal, new deadline of its lease. No row: the lease is lost, stop. With
+-- control set only the first p_stand events are kept: what has happened stands, what was about to begin does not.
+create or replace function esb_step(p_job uuid, p_attempt int, p_n int, p_stand int, p_types text[], p_paths text[],
+  p_visits int[], p_iters int[], p_data text[], p_lease interval, p_snapshot text)
+returns table (control "char", inbox int) language plpgsql as $$
+declare v_execution uuid;
+begin
+  update job j set lease_until = now() + p_lease where j.id = p_job and j.attempt = p_attempt and j.state = 'f'
+    returning j.execution_id, j.control, j.inbox into v_execution, control, inbox;
+  if not found then return; end if;
+  insert into event (execution_id, job_id, n, type, path, visit, iteration, data)
+  select v_execution, p_job, p_n + u.o::int - 1, u.t, u.p, u.v, u.i, u.d
+    from unnest(p_types, p_paths, p_visits, p_iters, p_data) with ordinality u(t, p, v, i, d, o)
+   where control is null or u.o <= p_stand;
+  if p_snapshot is not null then
+    insert into snapshot (job_id, execution_id, n, state)
+    values (p_job, v_execution, p_n - 1 + case when control is null then cardinality(p_types) else p_stand end, p_snapshot)
+    on conflict (job_id) do update set n = excluded.n, state = excluded.state;
+  end if;
+  return next;
+end $$;
+
+-- Lets go of a strand until p_run_at (null: until it is woken), unless somebody wanted its attention since it
+-- last looked (inbox) or wants it to stop: then it stays in flight and looks again. The events stand either way.
+create or replace function esb_park(p_job uuid, p_attempt int, p_inbox int, p_n int, p_types text[], p_paths text[],
+  p_visits int[], p_iters int[], p_data text[], p_run_at timestamptz, p_cursor jsonb)
+returns table (control "char", inbox int, parked boolean) language plpgsql as $$
+declare v_execution uuid;
+begin
+  update job j
+     set state = case when not x.go then j.state when p_run_at is null then 'p' else 's' end::"char",
+         run_at = case when x.go then coalesce(p_run_at, j.run_at) else j.run_at end,
+         worker_id = case when x.go then null else j.worker_id end,
+         cursor = p_cursor
+    from (select y.id, y.inbox = p_inbox and y.control is null as go from job y where y.id = p_job for update) x
+   where j.id = x.id and j.attempt = p_attempt and j.state = 'f'
+  returning j.execution_id, j.control, j.inbox, x.go into v_execution, control, inbox, parked;
+  if not found then return; end if;
+  perform esb_journal(v_execution, p_job, p_n, p_types, p_paths, p_visits, p_iters, p_data);
+  return next;
+end $$;
+
+-- Stops a strand that is wanted to pause. False: no longer wanted, or no longer ours.
+create or replace function esb_halt(p_job uuid, p_attempt int) returns boolean language plpgsql as $$
+begin
+  update job set state = 'p', worker_id = null where id = p_job and attempt = p_attempt and state = 'f' and control = 'p';
+  return found;
+end $$;
+
+-- The parent parks and its children appear in one transaction: no child can end before the parent waits.
+-- p_run_at: the run's deadline, if it has one.
+create or replace function esb_fork(p_job uuid, p_attempt int, p_inbox int, p_n int, p_types text[], p_paths text[], p_visits int[],
+  p_iters int[], p_data text[], p_run_at timestamptz, p_path text, p_need int, p_tolerated int, p_total int, p_seed text,
+  p_kids uuid[], p_cursors text[])
+returns table (control "char", inbox int, parked boolean) language plpgsql as $$
+declare v_execution uuid; v_lane int;
+begin
+  update job j set state = case when p_run_at is null then 'p' else 's' end::"char", run_at = coalesce(p_run_at, j.run_at), worker_id = null
+   where j.id = p_job and j.attempt = p_attempt and j.state = 'f' and j.inbox = p_inbox and j.control is null
+  returning j.execution_id, j.lane_id, j.control, j.inbox, true into v_execution, v_lane, control, inbox, parked;
+  if not found then
+    return query select j.control, j.inbox, false from job j where j.id = p_job and j.attempt = p_attempt and j.state = 'f';
+    return;
+  end if;
+  perform esb_journal(v_execution, p_job, p_n, p_types, p_paths, p_visits, p_iters, p_data);
+  insert into scope (job_id, path, execution_id, total, kids, open, need, tolerated, seed)
+  values (p_job, p_path, v_execution, p_total, cardinality(p_kids), cardinality(p_kids), p_need, p_tolerated, p_seed);
+  insert into job (id, pool, lane_id, state, run_at, parent_job, parent_path, execution_id, cursor)
+  select k.id, 3, v_lane, 'r', now() - make_interval(secs => 30 * e.priority), p_job, p_path, v_execution, k.cursor::jsonb
+    from unnest(p_kids, p_cursors) k(id, cursor), execution e where e.id = v_execution;
+  return next;
+end $$;
+
+-- A child ends. Wakes its parent once: when enough have succeeded, or no longer can. False: the parent was not woken.
+create or replace function esb_join(p_job uuid, p_attempt int, p_n int, p_types text[], p_paths text[], p_visits int[],
+  p_iters int[], p_data text[], p_ok boolean) returns boolean language plpgsql as $$
+declare s scope; v_parent uuid; v_path text; v_execution uuid;
+begin
+  select parent_job, parent_path into v_parent, v_path from job where id = p_job;
+  update scope set open = open - 1, failed = failed + (not p_ok)::int where job_id = v_parent and path = v_path returning * into s;
+  delete from job where id = p_job and attempt = p_attempt and state = 'f' returning execution_id into v_execution;
+  if not found then raise exception 'fenced' using errcode = 'ES001'; end if;   -- takes the counter back with it
+  delete from snapshot where job_id = p_job;
+  perform esb_journal(v_execution, p_job, p_n, p_types, p_paths, p_visits, p_iters, p_data);
+  if s.job_id is null or s.closed or (s.kids - s.open - s.failed < s.need and s.failed <= s.kids - s.need) then return false; end if;
+  update scope set closed = true where job_id = v_parent and path = v_path;
+  update job set inbox = inbox + 1, run_at = case when state in ('p', 's') and control is null then now() else run_at end,
+                 state = case when state in ('p', 's') and control is null then 'r' else state end::"char" where id = v_parent;
+  return true;
+end $$;
+
+-- A runner of a foreach takes the next p_k indexes. Its cursor remembers them: a crash repeats only these.
+create or replace function esb_take(p_job uuid, p_attempt int, p_k int) returns table (lo int, hi int) language plpgsql as $$
+declare v_parent uuid; v_path text;
+begin
+  select parent_job, parent_path into v_parent, v_path from job where id = p_job;
+  update scope s set next_i = s.next_i + p_k where s.job_id = v_parent and s.path = v_path and not s.closed and s.next_i < s.total
+    returning s.next_i - p_k, least(s.next_i, s.total) into lo, hi;
+  if not found then return; end if;
+  update job set cursor = cursor || jsonb_build_object('lo', lo, 'hi', hi) where id = p_job and attempt = p_attempt and state = 'f';
+  if not found then raise exception 'fenced' using errcode = 'ES001'; end if;
+  return next;
+end $$;
+
+-- An item of a foreach has failed: journaled and counted in one transaction. Over what is tolerated the scope is
+-- closed (the other runners see it when they next take) and the parent woken.
+create or replace function esb_item_failed(p_job uuid, p_attempt int, p_n int, p_types text[], p_paths text[], p_visits int[],
+  p_iters int[], p_data text[]) returns table (control "char", inbox int) language plpgsql as $$
+declare s scope; v_parent uuid; v_path text; v_execution uuid;
+begin
+  select parent_job, parent_path into v_parent, v_path from job where id = p_job;
+  update scope set failed = failed + 1 where job_id = v_parent and path = v_path returning * into s;
+  update job j set lease_until = greatest(j.lease_until, now() + interval '15 s') where j.id = p_job and j.attempt = p_attempt and j.state = 'f'
+    returning j.execution_id, j.control, j.inbox into v_execution, control, inbox;
+  if not found then raise exception 'fenced' using errcode = 'ES001'; end if;
+  perform esb_journal(v_execution, p_job, p_n, p_types, p_paths, p_visits, p_iters, p_data);
+  if s.failed > s.tolerated and not s.closed then
+    update scope set closed = true where job_id = v_parent and path = v_path;
+    update job j set inbox = j.inbox + 1, run_at = case when j.state in ('p', 's') and j.control is null then now() else j.run_at end,
+      state = case when j.state in ('p', 's') and j.control is null then 'r' else j.state end::"char" where j.id = v_parent;
+  end if;
+  return next;
+end $$;
+
+-- Stops the children of a closed scope, or of every scope of a strand (p_path null). They see it when next they
+-- look. Safe to repeat.
+create or replace function esb_cull(p_job uuid, p_path text) returns int language plpgsql as $$
+declare n int;
+begin
+  perform 1 from scope where job_id = p_job and (p_path is null or path = p_path) order by path for update;
+  update scope set closed = true where job_id = p_job and (p_path is null or path = p_path) and not closed;
+  update job set control = 'c', inbox = inbox + 1, state = case when state in ('p', 's') then 'r' else state end::"char"
+   where id = any(array(select j.id from job j where j.parent_job = p_job and (p_path is null or j.parent_path = p_path) order by j.id for update));
+  get diagnostics n = row_count;
+  return n;
+end $$;
+
+-- A stopped strand leaves: its last events, its children stopped, its row gone.
+create or replace function esb_leave(p_job uuid, p_attempt int, p_n int, p_types text[], p_paths text[], p_visits int[],
+  p_iters int[], p_data text[]) returns boolean language plpgsql as $$
+declare v_execution uuid;
+begin
+  perform esb_cull(p_job, null);
+  delete from job where id = p_job and attempt = p_attempt and state = 'f' returning execution_id into v_execution;
+  if not found then return false; end if;
+  delete from snapshot where job_id = p_job;
+  perform esb_journal(v_execution, p_job, p_n, p_types, p_paths, p_visits, p_iters, p_data);
+  return true;
+end $$;
+
+-- What is left of an execution's strands when it ends: idle ones go, those in flight are told. Twice, because a
+-- strand whose row the first look waited for may have forked meanwhile. The caller holds the execution and its scopes.
+create or replace function esb_end_strands(p_execution uuid) returns void language plpgsql as $$
+begin
+  for i in 1..2 loop
+    update job set control = 'c' where execution_id = p_execution and pool = 3;
+    delete from job where execution_id = p_execution and pool = 3 and state <> 'f';
+  end loop;
+  delete from scope where execution_id = p_execution;
+end $$;
+
+-- Wakes a strand of another run that waits for this one.
+create or replace function esb_poke(p_job uuid) returns void language sql as $$
+  update job set inbox = inbox + 1, run_at = case when state in ('p', 's') and control is null then now() else run_at end,
+                 state = case when state in ('p', 's') and control is null then 'r' else state end::"char" where id = p_job
+$$;
+
+-- The last transition of a run, in one transaction: fence, journal, result, branches, business key, waiting parent.
+-- Answers 'ok', or the status that forbids it (paused, cancelled): the strand then looks again. ES001: fenced.
+create or replace function esb_finish(p_job uuid, p_attempt int, p_n int, p_types text[], p_paths text[], p_visits int[],
+  p_iters int[], p_data text[], p_status text, p_started timestamptz, p_context text, p_output text, p_error text, p_class text)
+returns text language plpgsql as $$
+declare e execution;
+begin
+  select * into e from execution where id = p_job for update;
+  if e.status <> 'open' then return e.status; end if;
+  perform 1 from scope where execution_id = p_job order by job_id, path for update;
+  delete from job where id = p_job and attempt = p_attempt and state = 'f';
+  if not found then raise exception 'fenced' using errcode = 'ES001'; end if;
+  perform esb_journal(p_job, p_job, p_n, p_types, p_paths, p_visits, p_iters, p_data);
+  update execution set status = p_status, context = p_context, output = p_output, error = p_error, error_class = p_class, fence = p_attempt,
+    started_at = coalesce(started_at, p_started), updated_at = now(), finished_at = now() where id = p_job;
+  perform esb_end_strands(p_job);
+  if p_status not in ('failed', 'timed_out') then delete from snapshot where execution_id = p_job; end if;
+  if e.business_key is not null then delete from business_key where execution_id = p_job; end if;
+  if e.parent_job is not null then perform esb_poke(e.parent_job); end if;
+  return 'ok';
+end $$;
+
+-- Starts a run: its row, its root strand, its business key. 'busy' and the run that has the key, or 'ok'.
+create or replace function esb_execute(p_id uuid, p_workflow uuid, p_lane int, p_client uuid, p_correlation text, p_trace text,
+  p_key_of text, p_business_key text, p_priority smallint, p_parent uuid, p_input text, p_timeout_ms bigint)
+returns table (outcome text, id uuid) language plpgsql as $$
+declare v_other uuid;
+begin
+  if p_business_key is not null then
+    insert into business_key (workflow, key, execution_id) values (p_key_of, p_business_key, p_id) on conflict do nothing;
+    if not found then
+      select b.execution_id into v_other from business_key b where b.workflow = p_key_of and b.key = p_business_key;
+      return query select 'busy', v_other;
+      return;
+    end if;
+  end if;
+  insert into execution (id, workflow_id, client_id, correlation_id, traceparent, business_key, priority, parent_job, input, deadline)
+  values (p_id, p_workflow, p_client, p_correlation, p_trace, p_business_key, p_priority, p_parent, p_input,
+          now() + make_interval(secs => p_timeout_ms / 1000.0));
+  insert into job (id, pool, lane_id, run_at, execution_id)
+  values (p_id, 3, p_lane, now() - make_interval(secs => 30 * p_priority), p_id);
+  return query select 'ok', p_id;
+end $$;
+
+-- A step starts another run, fenced by its own strand. The child's id is chosen by the caller and journaled before,
+-- so that a repeat after a crash starts nothing twice.
+create or replace function esb_spawn(p_job uuid, p_attempt int, p_id uuid, p_workflow uuid, p_lane int, p_wait boolean, p_input text,
+  p_timeout_ms bigint) returns boolean language plpgsql as $$
+begin
+  perform 1 from job where id = p_job and attempt = p_attempt and state = 'f' for update;
+  if not found then raise exception 'fenced' using errcode = 'ES001'; end if;
+  insert into execution (id, workflow_id, client_id, correlation_id, traceparent, priority, parent_job, input, deadline)
+  select p_id, p_workflow, e.client_id, e.correlation_id, e.traceparent, e.priority, case when p_wait then p_job end, p_input,
+         now() + make_interval(secs => p_timeout_ms / 1000.0)
+    from job j join execution e on e.id = j.execution_id where j.id = p_job
+  on conflict do nothing;
+  if not found then return false; end if;
+  insert into job (id, pool, lane_id, run_at, execution_id)
+  select p_id, 3, p_lane, now() - make_interval(secs => 30 * e.priority), p_id from execution e where e.id = p_id;
+  return true;
+end $$;
+
+-- --- Control. Each answers null (no such run), 'ok', or the status that forbids it. ---
+
+-- Locks a run and its scopes, in the order that strands lock them.
+create or replace function esb_hold_run(p_execution uuid) returns text language plpgsql as $$
+declare v_status text;
+begin
+  select status into v_status from execution where id = p_execution for update;
+  perform 1 from scope where execution_id = p_execution order by job_id, path for update;
+  return v_status;
+end $$;
+
+create or replace function esb_run_cancel(p_execution uuid, p_reason text, p_data text) returns text language plpgsql as $$
+declare v_status text := esb_hold_run(p_execution); v_parent uuid;
+begin
+  if v_status is null or v_status not in ('open', 'paused') then return v_status; end if;
+  perform esb_note(p_execution, 'run.cancelled', p_data);
+  update execution set status = 'cancelled', reason = p_reason, updated_at = now(), finished_at = now(),
+    fence = coalesce((select attempt from job where id = p_execution), fence)
+   where id = p_execution returning parent_job into v_parent;
+  perform esb_end_strands(p_execution);
+  delete from business_key where execution_id = p_execution;
+  if v_parent is not null then perform esb_poke(v_parent); end if;
+  return 'ok';
+end $$;
+
+create or replace function esb_run_pause(p_execution uuid, p_data text) returns text language plpgsql as $$
+declare v_status text := esb_hold_run(p_execution);
+begin
+  if v_status is distinct from 'open' then return v_status; end if;
+  perform esb_note(p_execution, 'run.paused', p_data);
+  update execution set status = 'paused', paused_at = now(), updated_at = now() where id = p_execution;
+  for i in 1..2 loop   -- twice: see esb_end_strands
+    update job set control = 'p', state = case when state in ('r', 's') then 'p' else state end::"char"
+     where execution_id = p_execution and pool = 3 and control is null;
+  end loop;
+  return 'ok';
+end $$;
+
+-- Every strand looks again at what it was waiting for: timers may have come due, children ended, signals arrived.
+create or replace function esb_run_resume(p_execution uuid, p_data text) returns text language plpgsql as $$
+declare v_status text := esb_hold_run(p_execution);
+begin
+  if v_status is distinct from 'paused' then return v_status; end if;
+  perform esb_note(p_execution, 'run.resumed', p_data);
+  update execution set status = 'open', deadline = deadline + (now() - paused_at), paused_at = null, updated_at = now() where id = p_execution;
+  update job set control = null, inbox = inbox + 1, run_at = case when state = 'p' then now() else run_at end,
+                 state = case when state = 'p' then 'r' else state end::"char"
+   where execution_id = p_execution and pool = 3 and control = 'p';
+  return 'ok';
+end $$;
+
+-- From the failed step on, with a fresh budget. The new root job's fence goes on above the old one's: a worker that
+-- still believes to hold the old one stays fenced. 'busy': its business key belongs to another run now.
+create or replace function esb_run_retry(p_execution uuid, p_lane int, p_timeout_ms bigint, p_data text) returns text language plpgsql as $$
+declare v_status text := esb_hold_run(p_execution); e execution; v_name text;
+begin
+  if v_status is null or v_status not in ('failed', 'timed_out') then return v_status; end if;
+  select * into e from execution where id = p_execution;
+  if e.business_key is not null then
+    select name into v_name from workflow where id = e.workflow_id;
+    insert into business_key (workflow, key, execution_id) values (v_name, e.business_key, p_execution) on conflict do nothing;
+    if not found then return 'busy'; end if;
+  end if;
+  insert into event (execution_id, job_id, n, type, data)
+  select p_execution, p_execution, coalesce(max(n), 0) + 1, 'run.retried', p_data
+    from event where execution_id = p_execution and job_id = p_execution;
+  update execution set status = 'open', finished_at = null, error = null, error_class = null, output = null, context = null,
+    updated_at = now(), deadline = now() + make_interval(secs => p_timeout_ms / 1000.0) where id = p_execution;
+  insert into job (id, pool, lane_id, run_at, execution_id, attempt)
+  values (p_execution, 3, p_lane, now() - make_interval(secs => 30 * e.priority), p_execution, greatest(e.fence, 1));
+  return 'ok';
+end $$;
+
+-- Keeps a signal and wakes the strands that wait for its name; those in flight look again before they park.
+create or replace function esb_run_signal(p_execution uuid, p_name text, p_payload text) returns text language plpgsql as $$
+declare v_status text;
+begin
+  select status into v_status from execution where id = p_execution for share;
+  if v_status is null or v_status not in ('open', 'paused') then return v_status; end if;
+  insert into signal (execution_id, name, payload) values (p_execution, p_name, p_payload);
+  perform esb_note(p_execution, 'run.signalled', json_build_object('name', p_name)::text);
+  update job set inbox = inbox + 1,
+                 run_at = case when state in ('p', 's') and control is null then now() else run_at end,
+                 state = case when state in ('p', 's') and control is null then 'r' else state end::"char"
+   where execution_id = p_execution and pool = 3 and (state = 'f' or cursor->>'signal' = p_name);
+  return 'ok';
+end $$;
+
+-- The oldest signal of a name that nobody took, or the one this visit of the step took before a crash.
+create or replace function esb_signal_take(p_job uuid, p_attempt int, p_name text, p_visit int) returns table (payload text) language plpgsql as $$
+declare v_execution uuid;
+begin
+  select execution_id into v_execution from job where id = p_job and attempt = p_attempt and state = 'f' for update;
+  if not found then raise exception 'fenced' using errcode = 'ES001'; end if;
+  return query
+  update signal s set taken_by = p_job, taken_for = p_visit
+   where s.id = (select x.id from signal x
+                  where x.execution_id = v_execution and x.name = p_name and (x.taken_by is null or (x.taken_by = p_job and x.taken_for = p_visit))
+                  order by x.taken_by is null, x.id limit 1 for update skip locked)
+  returning s.payload;
+end $$;
+
+-- A strand whose worker died five times over fails its run instead of killing workers for ever.
+create or replace function esb_run_poison(p_limit int) returns setof uuid language plpgsql as $$
+declare v uuid;
+begin
+  for v in select distinct execution_id from job where state = 'b' and pool = 3 and losses >= 5 limit p_limit loop
+    if esb_hold_run(v) in ('open', 'paused') then
+      perform esb_note(v, 'run.failed', '{"error":{"class":"WorkerLost","message":"the workers that ran this were lost five times"}}');
+      update execution set status = 'failed', error_class = 'WorkerLost', updated_at = now(), finished_at = now(),
+        error = '{"class":"WorkerLost","message":"the workers that ran this were lost five times"}',
+        fence = coalesce((select attempt from job where id = v), fence) where id = v;
+    end if;
+    perform esb_end_strands(v);
+    delete from business_key where execution_id = v;
+    perform esb_poke(e.parent_job) from execution e where e.id = v and e.parent_job is not null;
+    return next v;
+  end loop;
+end $$;

@@ -1,0 +1,169 @@
+"""Unfinished work: claim, complete, promote, sweep. Each function is one call of the SQL function it is named after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import psycopg2
+import psycopg2.errors
+
+from esb_workers.store.engine import Cursor
+from esb_workers.store.json import dumps
+
+#: The newest row format this code understands (`job.v`).
+ROW_FORMAT = 1
+
+
+class Claim(NamedTuple):
+    """A row this worker holds. `attempt` is the fence that its completion must present."""
+
+    id: str
+    lane_id: int
+    attempt: int
+    tries: int
+    message_id: str | None
+    route_id: str | None
+    okey: str | None
+    cursor: dict[str, Any] | None
+    execution_id: str | None
+    control: str | None
+    inbox: int
+    created_at: datetime
+    rev: int
+
+
+class Key(NamedTuple):
+    """An ordering key in a lane."""
+
+    lane_id: int
+    okey: str
+
+
+class Done(NamedTuple):
+    """What a completion still found to be ours, the keys whose next row can go, and whether timers were set."""
+
+    ids: list[str]
+    keys: list[Key] = []
+    timers: bool = False
+
+
+def claim(
+    cursor: Cursor,
+    pool: int,
+    worker: int,
+    limit: int,
+    room: int,
+    *,
+    rooms: Mapping[int, int] | None = None,
+    after_lane: int = 0,
+    lease_seconds: float = 60,
+) -> list[Claim]:
+    """Claim up to `limit` ready rows, at most `room` a lane (or `rooms[lane]`). Raises WorkerDeclaredDead."""
+    rooms = rooms or {}
+    cursor.execute(
+        "select * from esb_claim(%s::smallint, %s, %s::smallint, %s, %s, %s::int[], %s::int[], %s, make_interval(secs => %s))",
+        (pool, worker, ROW_FORMAT, limit, room, list(rooms), list(rooms.values()), after_lane, lease_seconds),
+    )
+    return [Claim(*row) for row in cursor.fetchall()]
+
+
+def routed(cursor: Cursor, worker: int, results: Sequence[Mapping[str, Any]]) -> Done:
+    """Record what routing made of messages; see esb_routed for the shape of a result."""
+    cursor.execute("select * from esb_routed(%s, %s::jsonb)", (worker, dumps(results)))
+    return _done(cursor)
+
+
+def done(cursor: Cursor, worker: int, results: Sequence[Mapping[str, Any]]) -> Done:
+    """Record what became of deliveries; see esb_done for the shape of a result."""
+    cursor.execute("select * from esb_done(%s, %s::jsonb)", (worker, dumps(results)))
+    return _done(cursor)._replace(timers=any(r["o"] in ("retry", "hold") for r in results))
+
+
+def _done(cursor: Cursor) -> Done:
+    rows = cursor.fetchall()
+    keys = list(dict.fromkeys(Key(lane, okey) for _, lane, okey in rows if okey is not None))
+    return Done([id_ for id_, _, _ in rows if id_ is not None], keys)
+
+
+def promote(cursor: Cursor, keys: Iterable[Key]) -> int:
+    """Let the next row of each key go. In a transaction of its own, after the commit that freed or filled the key."""
+    wanted = list(keys)
+    if not wanted:
+        return 0
+    for _ in range(5):
+        try:
+            cursor.execute(
+                "select esb_promote(%s::int[], %s::text[])", ([k.lane_id for k in wanted], [k.okey for k in wanted])
+            )
+        except psycopg2.errors.UniqueViolation:
+            continue  # somebody else promoted one of these keys at this moment
+        return int(cursor.fetchone()[0])  # type: ignore[index]
+    return 0  # hotly contended: whoever wins promotes, and the sweep is below
+
+
+def due(cursor: Cursor, pool: int, limit: int = 1000) -> int:
+    """Make ready what is due; how many."""
+    cursor.execute("select esb_due(%s::smallint, %s)", (pool, limit))
+    return int(cursor.fetchone()[0])  # type: ignore[index]
+
+
+def seconds_until_due(cursor: Cursor, pool: int) -> float | None:
+    """Seconds until the next timer of this pool; None if there is none."""
+    cursor.execute("select extract(epoch from esb_wake(%s::smallint) - now())::float8", (pool,))
+    seconds = cursor.fetchone()[0]  # type: ignore[index]
+    return None if seconds is None else max(0.0, float(seconds))
+
+
+def sweep(cursor: Cursor, limit: int = 500) -> list[tuple[str, int]]:
+    """Take back the work of workers that are dead: (job, pool) of each."""
+    cursor.execute("select id, pool from esb_sweep(%s)", (limit,))
+    return list(cursor.fetchall())
+
+
+def poison(cursor: Cursor, limit: int = 100) -> list[Key]:
+    """End work that has cost five workers their life; the keys to promote."""
+    cursor.execute("select * from esb_poison(%s)", (limit,))
+    return _done(cursor).keys
+
+
+def expire(cursor: Cursor, limit: int = 1000) -> list[Key]:
+    """End what has expired; the keys to promote."""
+    cursor.execute("select * from esb_expire(%s)", (limit,))
+    return _done(cursor).keys
+
+
+def promote_all(cursor: Cursor) -> int:
+    """The net below `promote`: every key whose rows are all queued."""
+    try:
+        cursor.execute("select esb_promote_all()")
+    except psycopg2.errors.UniqueViolation:
+        return 0
+    return int(cursor.fetchone()[0])  # type: ignore[index]
+
+
+class QueueFigures(NamedTuple):
+    """What waits in a pool."""
+
+    pool: int
+    due: int
+    oldest_due_age_ms: int
+    in_flight: int
+    workers: int
+
+
+def figures(cursor: Cursor) -> list[QueueFigures]:
+    """Depth, age of the oldest due row, work in flight and live workers of each pool."""
+    cursor.execute("""
+        select p, coalesce(d.due, 0), coalesce(d.age, 0), coalesce(f.n, 0), coalesce(w.n, 0)
+          from generate_series(1, 4) p
+          left join (select j.pool, count(*) due,
+                            -- Fresh rows carry their priority in run_at; their age counts from creation.
+                            greatest(0, extract(epoch from now() - min(greatest(j.run_at, j.created_at))) * 1000)::bigint age
+                       from job j join lane l on l.id = j.lane_id
+                      where j.state in ('r', 's') and j.run_at <= now() and l.gate_until <= now() group by j.pool) d on d.pool = p
+          left join (select pool, count(*) n from job where state = 'f' group by pool) f on f.pool = p
+          left join (select pool, count(*) n from worker where dead_at is null and beat_until > now() group by pool) w on w.pool = p
+         order by p""")
+    return [QueueFigures(*map(int, row)) for row in cursor.fetchall()]

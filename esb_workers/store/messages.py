@@ -1,0 +1,61 @@
+"""Messages: accepting them, and loading them for routing and delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from esb_workers.store.engine import Cursor
+from esb_workers.store.json import dumps
+
+
+class Accepted(NamedTuple):
+    """What became of row `i`: `accepted`, `duplicate` (of message `id`) or `conflict` (its id means another message)."""
+
+    i: int
+    outcome: str
+    id: str
+
+
+class StoredMessage(NamedTuple):
+    """A message as accepted; headers and payload are JSON text."""
+
+    id: str
+    client_id: str | None
+    external_id: str | None
+    source: str
+    type: str
+    correlation_id: str
+    ordering_key: str | None
+    priority: int
+    expires_at: Any
+    reply_to: str | None
+    traceparent: str | None
+    headers: str
+    payload: str | None
+    created_at: Any
+
+
+def accept(cursor: Cursor, revision: int, rows: Sequence[Mapping[str, Any]]) -> list[Accepted]:
+    """Store messages and their routing jobs in one statement; see esb_accept for a row's fields.
+
+    Raises StaleRevision if the registrations moved since `revision` was read; then nothing is stored.
+    """
+    cursor.execute("select i, outcome, id from esb_accept(%s, %s::json)", (revision, dumps(rows)))
+    return [Accepted(*row) for row in cursor.fetchall()]
+
+
+def load(cursor: Cursor, ids: Sequence[str]) -> dict[str, StoredMessage]:
+    """Messages by id, in one round trip."""
+    cursor.execute(
+        "select id, client_id, external_id, source, type, correlation_id, ordering_key, priority, expires_at, reply_to,"
+        " traceparent, headers, payload, created_at from message where id = any(%s::uuid[])",
+        (list(ids),),
+    )
+    return {row[0]: StoredMessage(*row) for row in cursor.fetchall()}
+
+
+def forms(cursor: Cursor, deliveries: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """What transformations made for deliveries: (payload, headers) as JSON text, by delivery id."""
+    cursor.execute("select delivery_id, payload, headers from form where delivery_id = any(%s::uuid[])", (list(deliveries),))
+    return {row[0]: (row[1], row[2]) for row in cursor.fetchall()}

@@ -1,0 +1,17 @@
+"""The revision of the registrations: one number that moves with every change of clients, services, routes, workflows."""
+
+from __future__ import annotations
+
+from esb_workers.store.engine import Cursor
+
+
+def current(cursor: Cursor) -> int:
+    """The sum over all topics. A cache filled at one revision is good for as long as it stays."""
+    cursor.execute("select sum(n)::bigint from revision")
+    return int(cursor.fetchone()[0])  # type: ignore[index]
+
+
+def by_topic(cursor: Cursor) -> dict[str, int]:
+    """The number of each topic, to refresh only what moved."""
+    cursor.execute("select topic, n from revision")
+    return dict(cursor.fetchall())

@@ -1,0 +1,93 @@
+"""One worker process: a Celery worker on one queue, with the resident engine of that pool in it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import Celery, signals
+
+from esb_workers import drill, logs
+from esb_workers.app import make_celery
+from esb_workers.errors import SettingsError
+from esb_workers.queues import POOLS, PoolName, drain_task
+from esb_workers.runtime.engine import Engine
+from esb_workers.runtime.ringer import Ringer
+from esb_workers.settings import Settings
+from esb_workers.store import migrate
+from esb_workers.store.engine import Database
+
+log = logging.getLogger(__name__)
+
+#: Celery threads that answer bells: one in the pump, one to wait behind it.
+BELL_THREADS = 2
+
+
+def run(settings: Settings, pool: PoolName, concurrency: int | None = None) -> int:
+    """Run a worker of this pool until SIGTERM or SIGINT; returns the exit code.
+
+    Raises SettingsError, SchemaMismatch, Unavailable when it cannot start.
+    """
+    if pool not in POOLS:
+        raise SettingsError(f"there is no pool {pool!r}; there are {', '.join(POOLS)}")
+    if settings.database_url is None or settings.broker_url is None:
+        raise SettingsError("ESB_DATABASE_URL and ESB_BROKER_URL must be set for a worker")
+    logs.configure(settings, f"worker-{pool}")
+    drill.arm(settings.crash_at)
+    slots = concurrency or settings.worker_concurrency
+    database = Database(settings.database_url.get_secret_value(), pool_size=slots + 6, name=f"esb worker {pool}")
+    migrate.check(database)
+    app = make_celery(settings)
+    ringer = Ringer(app)
+    engine = make_engine(settings, pool, database, ringer, slots)
+    _serve(app, engine, settings)
+    ringer.close()
+    database.dispose()
+    return 0
+
+
+def make_engine(settings: Settings, pool: PoolName, database: Database, ringer: Ringer, slots: int) -> Engine:
+    """The engine of a pool. Imported here, so that a process loads only what it runs."""
+    if pool == "routing":
+        from esb_workers.routing import tasks as routing
+
+        return routing.make_engine(settings, database, ringer)
+    if pool == "delivery":
+        from esb_workers.delivery import tasks as delivery
+
+        return delivery.make_engine(settings, database, ringer, slots)
+    if pool == "orchestration":
+        from esb_workers.orchestration import tasks as orchestration
+
+        return orchestration.make_engine(settings, database, ringer, slots)
+    from esb_workers.health import tasks as health
+
+    return health.make_engine(settings, database, ringer, slots)
+
+
+def _serve(app: Celery, engine: Engine, settings: Settings) -> None:
+    @app.task(name=drain_task(engine.pool), ignore_result=True)  # type: ignore[untyped-decorator]
+    def drain(*_args: Any, **_kwargs: Any) -> None:  # takes anything: a bell of another release must ring too
+        engine.drain()
+
+    def stop_claiming(**_: Any) -> None:
+        engine.poke()
+
+    signals.worker_shutting_down.connect(stop_claiming)
+    engine.start()  # before the broker is even looked for: work goes on without it
+    worker = app.Worker(
+        hostname=f"{engine.pool}@%h",
+        pool="threads",
+        concurrency=BELL_THREADS,
+        queues=[engine.pool],
+        without_gossip=True,
+        without_mingle=True,
+        task_events=True,
+        loglevel=settings.log_level,
+        redirect_stdouts=False,
+        quiet=True,
+    )
+    try:
+        worker.start()
+    finally:
+        engine.stop(settings.worker_grace_seconds)
