@@ -32,7 +32,7 @@ def run(settings: Settings, pool: PoolName, concurrency: int | None = None) -> i
         raise SettingsError(f"there is no pool {pool!r}; there are {', '.join(POOLS)}")
     if settings.database_url is None or settings.broker_url is None:
         raise SettingsError("ESB_DATABASE_URL and ESB_BROKER_URL must be set for a worker")
-    logs.configure(settings, f"worker-{pool}")
+    logs.configure(f"worker-{pool}", log_format=settings.log_format, level=settings.log_level)
     drill.arm(settings.crash_at)
     slots = concurrency or settings.worker_concurrency
     database = Database(settings.database_url.get_secret_value(), pool_size=slots + 6, name=f"esb worker {pool}")
@@ -71,7 +71,7 @@ def _serve(app: Celery, engine: Engine, settings: Settings) -> None:
         engine.drain()
 
     def stop_claiming(**_: Any) -> None:
-        engine.poke()
+        engine.quiesce()
 
     signals.worker_shutting_down.connect(stop_claiming)
     engine.start()  # before the broker is even looked for: work goes on without it

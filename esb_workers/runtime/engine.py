@@ -77,12 +77,18 @@ class Engine(ABC):
             self._threads.append(thread)
             thread.start()
 
-    def stop(self, grace_seconds: float) -> None:
-        """Claim nothing more, let what is under way finish for as long as the grace lasts, give the rest back."""
-        deadline = time.monotonic() + grace_seconds
+    def quiesce(self) -> None:
+        """Claim nothing more; what is under way goes on."""
         self._stopping.set()
         self._heart_wanted.set()
         self._poked.set()
+        with self._idle:
+            self._idle.notify_all()
+
+    def stop(self, grace_seconds: float) -> None:
+        """Claim nothing more, let what is under way finish for as long as the grace lasts, and sign off."""
+        deadline = time.monotonic() + grace_seconds
+        self.quiesce()
         self._finish(deadline)
         for thread in self._threads:
             thread.join(timeout=max(0.1, deadline - time.monotonic()))
