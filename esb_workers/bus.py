@@ -71,11 +71,10 @@ class Bus:
 
     def publish_in(self, cursor: Cursor, new: Sequence[NewMessage], revision: int) -> list[Accepted]:
         """The same inside the caller's transaction; call `committed` after its commit."""
-        rows = [self._row(cursor, i, message) for i, message in enumerate(new)]
+        rows = [self._row(i, message) for i, message in enumerate(new)]
         outcomes = {o.i: o for o in messages.accept(cursor, revision, rows)}
         drill.crash_point(drill.AFTER_INSERT)
-        # A repeat within one batch finds its first, which has the same id to answer.
-        return [outcomes.get(i) or Accepted(i, "duplicate", row["id"]) for i, row in enumerate(rows)]
+        return [outcomes[i] for i in range(len(rows))]
 
     def committed(self, new: Sequence[NewMessage]) -> None:
         """After the commit: let keys go on, and ring."""
@@ -86,11 +85,11 @@ class Bus:
                 jobs.promote(cursor, keys)
         self.ringer.ring("routing")
 
-    def _row(self, cursor: Cursor, i: int, m: NewMessage) -> dict[str, object]:
+    def _row(self, i: int, m: NewMessage) -> dict[str, object]:
         row: dict[str, object] = {
             "i": i,
             "id": new_id(),
-            "lane": self._lane(cursor, m.client_id or OPERATOR),
+            "lane": self._lane(m.client_id or OPERATOR),
             "source": m.source,
             "type": m.message_type,
             "corr": m.correlation_id,
@@ -114,8 +113,11 @@ class Bus:
             row["hash"] = m.digest()
         return row
 
-    def _lane(self, cursor: Cursor, name: str) -> int:
+    def _lane(self, name: str) -> int:
         found = self._lanes.get(name)
         if found is None:
-            found = self._lanes[name] = lanes.lane_id(cursor, ROUTING, name)
+            # On a connection of its own: were the caller's transaction rolled back, we would remember a lane that
+            # does not exist, and messages put there would never be claimed.
+            with self.database.cursor() as cursor:
+                found = self._lanes[name] = lanes.lane_id(cursor, ROUTING, name)
         return found

@@ -48,11 +48,10 @@ class UsageRow(NamedTuple):
     delivered: int
 
 
-def add(connection: Connection, values: dict[str, Any]) -> ClientRow | None:
-    """A new client, or None if the name is taken."""
-    statement = insert(client).values(id=new_id(), **values).on_conflict_do_nothing().returning(*client.c)
-    row = connection.execute(statement).first()
-    return ClientRow(*row) if row else None
+def add(connection: Connection, values: dict[str, Any]) -> ClientRow:
+    """A new client. A name that is taken violates `client_name`."""
+    statement = insert(client).values(id=new_id(), **values).returning(*client.c)
+    return ClientRow(*connection.execute(statement).one())
 
 
 def get(connection: Connection, client_id: str, *, lock: bool = False) -> ClientRow | None:
@@ -72,12 +71,6 @@ def page(connection: Connection, limit: int, after: str | None, filters: dict[st
     if (statuses := filters.get("status")) is not None:
         query = query.where(client.c.status.in_(statuses))
     return [ClientRow(*row) for row in connection.execute(query)]
-
-
-def name_taken(connection: Connection, name: str, but: str) -> bool:
-    """Whether another client than `but` bears this name, in any case."""
-    query = select(1).where(func.lower(client.c.name) == name.lower(), client.c.id != but)
-    return connection.execute(query).first() is not None
 
 
 def change(connection: Connection, client_id: str, values: dict[str, Any]) -> ClientRow:
