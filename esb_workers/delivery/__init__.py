@@ -1,0 +1,1 @@
+"""Deliveries: prepare, call, record."""
