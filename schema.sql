@@ -373,93 +373,124 @@ create index replay_item_waiting on replay_item (replay_id) where sent_at is nul
 
 -- === Orchestration ======================================================================================
 
--- A definition, immutable: a change is a new version. A deleted one stays, marked, for its executions.
+-- JSON that no statement looks into is text: key order and every escape stay as they came.
+
+-- A definition, immutable: a change is a new version, so an execution needs no copy of it. A deleted one stays,
+-- marked, for its executions.
 create table workflow (
   id          uuid primary key,
   name        text not null,
-  version     text not null,
+  version     text not null,                          -- semver; which is highest is decided in code
   description text,
-  definition  jsonb not null,
+  definition  text not null,
+  lane_id     int not null,                           -- pool 3, named like the workflow: versions share it
   created_at  timestamptz not null default now(),
   deleted_at  timestamptz
 );
 create unique index workflow_version on workflow (name, version) where deleted_at is null;
 
+-- A run. Its id is that of its root strand. What an open one is doing (pending, running, waiting) is not written
+-- here but read from its jobs: a step must not cost a second update.
 create table execution (
   id             uuid primary key,
   workflow_id    uuid not null,
-  client_id      uuid,
-  status         text not null default 'pending'
+  client_id      uuid,                                -- null: the operator
+  status         text not null default 'open'
     constraint execution_status check (status in (
-      'pending',       -- accepted; -> running
-      'running',       -- a worker holds it or will; -> waiting, paused, and every final state
-      'waiting',       -- for a timer, a signal, a child, a retry, a held service; -> running
-      'paused',        -- by hand; -> running
-      'completed', 'failed', 'cancelled', 'compensated', 'timed_out')),
-  control        text,                                -- cancel or pause, wanted
+      'open',          -- -> paused, and every final state
+      'paused',        -- by hand; -> open, cancelled
+      'completed', 'compensated', 'cancelled',
+      'failed', 'timed_out')),                        -- -> open, by a retry
   engine_v       smallint not null default 1,
   business_key   text,
   correlation_id text not null,
   traceparent    text,
   priority       smallint not null default 5,
-  input          text not null default '{}',          -- the initial context as sent, JSON text
-  output         jsonb,
-  error          jsonb,
-  parent_job     uuid,
+  parent_job     uuid,                                -- the strand of another run that waits for this one
+  input          text not null default '{}',          -- the initial context as sent
+  context        text,                                -- these four are written at the end
+  output         text,
+  error          text,
+  error_class    text,
+  fence          int not null default 0,              -- the root strand's attempt at its end: a retry goes on above it
+  reason         text,                                -- of a cancel
+  deadline       timestamptz,                         -- moved by the length of each pause
+  paused_at      timestamptz,
   created_at     timestamptz not null default now(),
   started_at     timestamptz,
   updated_at     timestamptz not null default now(),
   finished_at    timestamptz
 ) with (fillfactor = 70);
+create index execution_open on execution (id) where status in ('open', 'paused');
 create index execution_correlation on execution (correlation_id);
 create index execution_workflow on execution (workflow_id, id);
 create index execution_client on execution (client_id, id) where client_id is not null;
 create index execution_business_key on execution (business_key) where business_key is not null;
 
--- The journal of an execution, which is also its history. Insert-only.
+-- One open run per workflow and business key.
+create table business_key (
+  workflow     text not null,
+  key          text not null,
+  execution_id uuid not null,
+  primary key (workflow, key)
+);
+create index business_key_execution on business_key (execution_id);
+
+-- The journal of an execution, which is also its history. Insert-only. The nil strand holds what people did.
+-- A sequence of its own: partitioned tables have identity columns only from PostgreSQL 17 on.
+create sequence event_seq;
 create table event (
   execution_id uuid not null,
   job_id       uuid not null,                         -- the strand
   n            int not null,                          -- number within the strand: a double is refused by the key
-  seq          bigint generated always as identity,
+  seq          bigint not null default nextval('event_seq'),
   at           timestamptz not null default clock_timestamp(),
   type         text not null,
-  path         text not null,
+  path         text,                                  -- of the step
+  visit        int,                                   -- the n that opened this visit of the step
   iteration    int,
-  data         jsonb,
+  data         text,
   primary key (execution_id, job_id, n)
 ) partition by range (execution_id);
+create index event_seq_index on event (execution_id, seq);
 
--- A strand's context when it parks, and every fifty events: recovery is the snapshot and the events after it.
+-- A strand's state every fifty events: recovery is the snapshot and the events after it, however long the history.
 create table snapshot (
-  job_id uuid primary key,
-  n      int not null,
-  state  jsonb not null
+  job_id       uuid primary key,
+  execution_id uuid not null,
+  n            int not null,
+  state        text not null
 );
+create index snapshot_execution on snapshot (execution_id);
 
 -- A fork waiting for its branches: a counter, decremented in the transaction that ends a branch.
 create table scope (
-  job_id uuid not null,
-  path   text not null,
-  kids   int not null,
-  open   int not null,
-  need   int not null,
-  failed int not null default 0,
-  total  int,
-  next_i int not null default 0,
-  closed boolean not null default false,
+  job_id       uuid not null,
+  path         text not null,
+  execution_id uuid not null,
+  kids         int not null,
+  open         int not null,
+  need         int not null,
+  failed       int not null default 0,
+  tolerated    int not null default 0,
+  total        int,
+  next_i       int not null default 0,
+  closed       boolean not null default false,
+  seed         text not null,                         -- what each child starts from
   primary key (job_id, path)
 ) with (fillfactor = 50);
+create index scope_execution on scope (execution_id);
 
 create table signal (
   id           bigint generated always as identity primary key,
   execution_id uuid not null,
   name         text not null,
-  payload      jsonb,
+  payload      text,
   at           timestamptz not null default now(),
-  taken_by     uuid
+  taken_by     uuid,                                  -- the strand, and the visit of the step, that took it
+  taken_for    int
 );
-create index signal_waiting on signal (execution_id, name, id) where taken_by is null;
+create index signal_waiting on signal (execution_id, name, id);
 
 -- === Records ============================================================================================
 

@@ -35,9 +35,8 @@ begin
   select v_execution, p_job, p_n + u.o::int - 1, u.t, u.p, u.v, u.i, u.d
     from unnest(p_types, p_paths, p_visits, p_iters, p_data) with ordinality u(t, p, v, i, d, o)
    where control is null or u.o <= p_stand;
-  if p_snapshot is not null then
-    insert into snapshot (job_id, execution_id, n, state)
-    values (p_job, v_execution, p_n - 1 + case when control is null then cardinality(p_types) else p_stand end, p_snapshot)
+  if p_snapshot is not null and control is null then
+    insert into snapshot (job_id, execution_id, n, state) values (p_job, v_execution, p_n - 1 + cardinality(p_types), p_snapshot)
     on conflict (job_id) do update set n = excluded.n, state = excluded.state;
   end if;
   return next;

@@ -1,0 +1,202 @@
+"""What a step type is: how it reads its `config`, and what one visit of such a step does.
+
+A type says by its outcome what is to happen; the engine journals it and does it. A step that waits is called
+again, later and perhaps in another process, with the `memo` it left: it must be able to go on from that alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from esb_workers.errors import FieldError
+from esb_workers.orchestration.failures import Failure
+from esb_workers.orchestration.model import Evaluate, Names, Step, StepList
+
+if TYPE_CHECKING:
+    from esb_workers.orchestration.world import World
+
+
+class Config(BaseModel):
+    """Base of the models of `config`: camelCase names, no unknown ones, no guessing of types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, alias_generator=to_camel)
+
+
+class At(Protocol):
+    """The place of a `config` in a definition, for compiling what it holds. Faults are collected, not raised."""
+
+    def template(self, value: Any, path: str) -> Evaluate:
+        """Compile a JSON value with `${…}` in it."""
+
+    def expression(self, text: str, path: str) -> Evaluate:
+        """Compile a CEL expression."""
+
+    def steps(self, raw: Sequence[Any], path: str) -> StepList:
+        """Compile a list of steps of its own."""
+
+    def fault(self, path: str, message: str) -> None:
+        """Name a fault of the author's."""
+
+
+# --- outcomes ----------------------------------------------------------------------------------------
+
+
+class _Onward:
+    """Stands for "wherever the step's `next` is"."""
+
+
+ONWARD = _Onward()
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """Done. `merge`: an object is laid over the context; `at`: set at that path; `names`: set in the context."""
+
+    output: Any = None
+    merge: bool = False
+    at: str | None = None
+    names: Mapping[str, Any] = field(default_factory=dict)
+    next: str | None | _Onward = ONWARD
+    final: bool = False  # ends the run, branch, item or round
+    without_output: bool = False  # a `succeed` that names none
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Not done; retried as its policy says. `error`: passed through unchanged, instead of one made of `failure`."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Go on at `until`, or when woken (None). `signal`: the name whose arrival wakes it."""
+
+    reason: str
+    until: datetime | None = None
+    memo: Mapping[str, Any] = field(default_factory=dict)
+    signal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kid:
+    """A child strand: the first step of its list, the prefix of its paths, its loop variables, its index."""
+
+    index: int
+    step: str
+    prefix: str
+    names: Mapping[str, Any] = field(default_factory=dict)
+    runner: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Go on when `need` of the children have succeeded, or no longer can. `seed` is added to what they start from."""
+
+    kids: Sequence[Kid]
+    need: int
+    tolerated: int = 0
+    total: int | None = None
+    items: Sequence[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A loop's next round, starting at `step`."""
+
+    number: int
+    step: str
+
+
+Outcome = Completed | Failed | Waiting | Fork | Round
+
+
+@dataclass(slots=True)
+class Call:
+    """One attempt at a step."""
+
+    step: Step
+    path: str
+    visit: int
+    iteration: int  # how often this step was visited before in its place
+    attempt: int
+    names: Names
+    now: datetime
+    world: World
+    execution_id: str
+    memo: Mapping[str, Any] | None = None
+    input: Any = None
+    last: Any = None  # a loop: the output of the round that has just ended
+
+    @property
+    def config(self) -> Any:
+        """What the type's `compile` made."""
+        return self.step.config
+
+    @property
+    def idempotency_key(self) -> str:
+        """Stable over retries and crashes, another for another visit of the step."""
+        key = f"{self.execution_id}:{self.path}"
+        return f"{key}:{self.iteration}" if self.iteration else key
+
+
+class StepType:
+    """Base of all step types. One object per type, shared by all threads: it holds nothing of a run."""
+
+    #: The model that `config` must fit.
+    Config: ClassVar[type[Config]] = Config
+    #: Acts on the world: that an attempt begins is journaled before it does. Others are recomputed after a crash.
+    effect: ClassVar[bool] = False
+    #: Lets time pass, so that a cycle through it is no busy loop.
+    pauses: ClassVar[bool] = False
+    #: Ends its path whatever `onSuccess` says.
+    ends: ClassVar[bool] = False
+    #: May be the `compensate` of a step.
+    compensates: ClassVar[bool] = False
+
+    def compile(self, config: Any, at: At) -> Any:
+        """Compile the templates and lists in a config; what it answers is `call.config`."""
+        return config
+
+    def lists(self, config: Any) -> Iterable[StepList]:
+        """The lists of steps inside a compiled config."""
+        return ()
+
+    def jumps(self, config: Any) -> Iterable[tuple[str, str]]:
+        """Targets named in a compiled config: (path in config, step id)."""
+        return ()
+
+    def falls_through(self, config: Any) -> bool:
+        """Whether success may lead to the step's own `next`."""
+        return not self.ends
+
+    def prepare(self, call: Call) -> Any:
+        """The input of an attempt, as it is shown; computed from the context alone. May raise StepFailed."""
+        return None
+
+    def run(self, call: Call) -> Outcome:
+        """One attempt, or its continuation. May raise StepFailed."""
+        raise NotImplementedError
+
+
+__all__ = [
+    "ONWARD",
+    "At",
+    "Call",
+    "Completed",
+    "Config",
+    "Failed",
+    "FieldError",
+    "Fork",
+    "Kid",
+    "Outcome",
+    "Round",
+    "StepType",
+    "Waiting",
+]

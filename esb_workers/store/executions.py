@@ -1,0 +1,317 @@
+"""Executions and their strands: each function is one call of the SQL function it is named after (70_orchestration.sql)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from esb_workers.store.engine import Cursor
+from esb_workers.store.json import dumps
+
+_EVENTS = "%(types)s::text[], %(paths)s::text[], %(visits)s::int[], %(iterations)s::int[], %(data)s::text[]"
+
+
+class EventRow(NamedTuple):
+    """One journal entry on its way in: type, path, visit, iteration, JSON text."""
+
+    type: str
+    path: str | None
+    visit: int | None
+    iteration: int | None
+    data: str | None
+
+
+class Signs(NamedTuple):
+    """What others want of a strand: `control` is 'c' (stop) or 'p' (pause); `inbox` counts calls for attention."""
+
+    control: str | None
+    inbox: int
+    parked: bool = False
+
+
+class Loaded(NamedTuple):
+    """All that is needed to go on with a strand."""
+
+    now: datetime
+    control: str | None
+    inbox: int
+    cursor: dict[str, Any] | None
+    parent_job: str | None
+    parent_path: str | None
+    execution_id: str
+    workflow_id: str
+    client_id: str | None
+    status: str
+    correlation_id: str
+    traceparent: str | None
+    input: str
+    deadline: datetime | None
+    allowed_services: list[str] | None
+    seed: str | None
+    snapshot_n: int | None
+    snapshot: str | None
+    events: list[list[Any]]
+
+
+class StrandKey(NamedTuple):
+    """A strand and the fence under which this worker holds it."""
+
+    job: str
+    attempt: int
+
+
+def load(cursor: Cursor, key: StrandKey) -> Loaded | None:
+    """Everything about a strand in one round trip; None if it is no longer ours."""
+    cursor.execute(
+        """
+        select now(), j.control, j.inbox, j.cursor, j.parent_job, j.parent_path, e.id, e.workflow_id, e.client_id, e.status,
+               e.correlation_id, e.traceparent, e.input, e.deadline, c.allowed_services, s.seed, p.n, p.state,
+               (select coalesce(json_agg(json_build_array(v.n, v.type, v.path, v.visit, v.iteration, v.data) order by v.n), '[]')
+                  from event v where v.execution_id = e.id and v.job_id = j.id and v.n > coalesce(p.n, 0))
+          from job j
+          join execution e on e.id = j.execution_id
+          left join client c on c.id = e.client_id
+          left join scope s on s.job_id = j.parent_job and s.path = j.parent_path
+          left join snapshot p on p.job_id = j.id
+         where j.id = %s and j.attempt = %s and j.state = 'f'""",
+        key,
+    )
+    row = cursor.fetchone()
+    return Loaded(*row) if row else None
+
+
+def journal(cursor: Cursor, execution_id: str, strand: str) -> tuple[tuple[int, str] | None, list[list[Any]]]:
+    """A strand's snapshot (n, state), if any, and the events after it."""
+    cursor.execute("select n, state from snapshot where job_id = %s", (strand,))
+    snapshot = cursor.fetchone()
+    cursor.execute(
+        "select n, type, path, visit, iteration, data from event where execution_id = %s and job_id = %s and n > %s order by n",
+        (execution_id, strand, snapshot[0] if snapshot else 0),
+    )
+    return snapshot, [list(row) for row in cursor.fetchall()]  # type: ignore[return-value]
+
+
+def step(
+    cursor: Cursor, key: StrandKey, n: int, events: Sequence[EventRow], *, stand: int, lease_seconds: float, snapshot: str | None
+) -> Signs | None:
+    """One transition; None: the lease is lost. With a control set only the first `stand` events are kept."""
+    cursor.execute(
+        f"select * from esb_step(%(job)s, %(attempt)s, %(n)s, %(stand)s, {_EVENTS}, make_interval(secs => %(lease)s), %(snapshot)s)",
+        {**_columns(key, n, events), "stand": stand, "lease": lease_seconds, "snapshot": snapshot},
+    )
+    row = cursor.fetchone()
+    return Signs(*row) if row else None
+
+
+def park(
+    cursor: Cursor, key: StrandKey, n: int, events: Sequence[EventRow], *, inbox: int, run_at: datetime | None, signal: str | None
+) -> Signs | None:
+    """Let go until `run_at`, or until woken; None: the lease is lost."""
+    cursor.execute(
+        "select * from esb_park(%(job)s, %(attempt)s, %(inbox)s, %(n)s, "
+        f"{_EVENTS}, %(run_at)s, case when %(signal)s is null then j.cursor - 'signal'"
+        " else coalesce(j.cursor, '{}') || jsonb_build_object('signal', %(signal)s::text) end)"
+        " from job j where j.id = %(job)s",
+        {**_columns(key, n, events), "inbox": inbox, "run_at": run_at, "signal": signal},
+    )
+    row = cursor.fetchone()
+    return _signs(row)
+
+
+def _signs(row: Any) -> Signs | None:
+    return Signs(*row) if row else None
+
+
+def halt(cursor: Cursor, key: StrandKey) -> bool:
+    """Stop a strand that is wanted to pause."""
+    cursor.execute("select esb_halt(%s, %s)", key)
+    return bool(cursor.fetchone()[0])  # type: ignore[index]
+
+
+def fork(
+    cursor: Cursor,
+    key: StrandKey,
+    n: int,
+    events: Sequence[EventRow],
+    *,
+    inbox: int,
+    run_at: datetime | None,
+    scope: Mapping[str, Any],
+    kids: Sequence[tuple[str, Mapping[str, Any]]],
+) -> Signs | None:
+    """Park and make the children appear; `scope` has path, need, tolerated, total, seed. None: the lease is lost."""
+    cursor.execute(
+        f"select * from esb_fork(%(job)s, %(attempt)s, %(inbox)s, %(n)s, {_EVENTS}, %(run_at)s, %(path)s, %(need)s,"
+        " %(tolerated)s, %(total)s, %(seed)s, %(kids)s::uuid[], %(cursors)s::text[])",
+        {
+            **_columns(key, n, events),
+            **scope,
+            "inbox": inbox,
+            "run_at": run_at,
+            "kids": [kid for kid, _ in kids],
+            "cursors": [dumps(cursor_) for _, cursor_ in kids],
+        },
+    )
+    return _signs(cursor.fetchone())
+
+
+def join(cursor: Cursor, key: StrandKey, n: int, events: Sequence[EventRow], *, ok: bool) -> bool:
+    """End a child; whether that woke its parent. Raises Superseded."""
+    cursor.execute(f"select esb_join(%(job)s, %(attempt)s, %(n)s, {_EVENTS}, %(ok)s)", {**_columns(key, n, events), "ok": ok})
+    return bool(cursor.fetchone()[0])  # type: ignore[index]
+
+
+def take(cursor: Cursor, key: StrandKey, count: int) -> tuple[int, int] | None:
+    """The next indexes for a runner, [lo, hi); None: no more. Raises Superseded."""
+    cursor.execute("select lo, hi from esb_take(%s, %s, %s)", (*key, count))
+    return cursor.fetchone()  # type: ignore[return-value]
+
+
+def item_failed(cursor: Cursor, key: StrandKey, n: int, events: Sequence[EventRow]) -> Signs:
+    """Journal and count a failed item. Raises Superseded."""
+    cursor.execute(f"select * from esb_item_failed(%(job)s, %(attempt)s, %(n)s, {_EVENTS})", _columns(key, n, events))
+    return Signs(*cursor.fetchone())  # type: ignore[misc]
+
+
+def cull(cursor: Cursor, strand: str, path: str | None) -> int:
+    """Stop the children of a scope that no longer needs them."""
+    cursor.execute("select esb_cull(%s, %s)", (strand, path))
+    return int(cursor.fetchone()[0])  # type: ignore[index]
+
+
+def leave(cursor: Cursor, key: StrandKey, n: int, events: Sequence[EventRow]) -> bool:
+    """A stopped strand's last word."""
+    cursor.execute(f"select esb_leave(%(job)s, %(attempt)s, %(n)s, {_EVENTS})", _columns(key, n, events))
+    return bool(cursor.fetchone()[0])  # type: ignore[index]
+
+
+def finish(
+    cursor: Cursor,
+    key: StrandKey,
+    n: int,
+    events: Sequence[EventRow],
+    *,
+    status: str,
+    started: str | None,
+    context: str,
+    output: str | None,
+    error: str | None,
+    error_class: str | None,
+) -> str:
+    """The last transition of a run: 'ok', or the status that forbids it. Raises Superseded."""
+    cursor.execute(
+        f"select esb_finish(%(job)s, %(attempt)s, %(n)s, {_EVENTS}, %(status)s, %(started)s::timestamptz, %(context)s, %(output)s,"
+        " %(error)s, %(class)s)",
+        {
+            **_columns(key, n, events),
+            "status": status,
+            "started": started,
+            "context": context,
+            "output": output,
+            "error": error,
+            "class": error_class,
+        },
+    )
+    return str(cursor.fetchone()[0])  # type: ignore[index]
+
+
+def release(cursor: Cursor, key: StrandKey, seconds: float) -> None:
+    """Give a strand back untouched, to be claimed again in a while: something about us failed, not about it."""
+    cursor.execute(
+        "update job set state = 's', worker_id = null, run_at = now() + make_interval(secs => %s)"
+        " where id = %s and attempt = %s and state = 'f'",
+        (seconds, *key),
+    )
+
+
+class ScopeRow(NamedTuple):
+    """Where a fork stands."""
+
+    kids: int
+    open: int
+    need: int
+    failed: int
+    tolerated: int
+    closed: bool
+
+
+def scope(cursor: Cursor, strand: str, path: str) -> ScopeRow | None:
+    """A strand's scope."""
+    cursor.execute(
+        "select kids, open, need, failed, tolerated, closed from scope where job_id = %s and path = %s", (strand, path)
+    )
+    row = cursor.fetchone()
+    return ScopeRow(*row) if row else None
+
+
+def endings(cursor: Cursor, execution_id: str, path: str, visit: int, strand: str) -> list[tuple[int, str, str]]:
+    """How the children of a fork ended: (index, type, JSON text) by index. The children journal it under its path."""
+    cursor.execute(
+        "select iteration, type, data from event where execution_id = %s and path = %s"
+        " and type in ('branch.completed', 'branch.failed', 'item.completed', 'item.failed') and visit = %s and data is not null"
+        " order by iteration",
+        (execution_id, path, visit),
+    )
+    return list(cursor.fetchall())
+
+
+def execute(cursor: Cursor, row: Mapping[str, Any]) -> tuple[str, str]:
+    """Start a run inside the caller's transaction: ('ok', its id), or ('busy', the run that has its business key)."""
+    cursor.execute(
+        "select outcome, id from esb_execute(%(id)s, %(workflow)s, %(lane)s, %(client)s, %(correlation)s, %(trace)s, %(name)s,"
+        " %(business_key)s, %(priority)s::smallint, null, %(input)s, %(timeout)s)",
+        row,
+    )
+    return cursor.fetchone()  # type: ignore[return-value]
+
+
+def spawn(cursor: Cursor, key: StrandKey, row: Mapping[str, Any]) -> bool:
+    """A step starts another run; False if that was done before. Raises Superseded."""
+    cursor.execute(
+        "select esb_spawn(%(job)s, %(attempt)s, %(id)s, %(workflow)s, %(lane)s, %(wait)s, %(input)s, %(timeout)s)",
+        {"job": key.job, "attempt": key.attempt, **row},
+    )
+    return bool(cursor.fetchone()[0])  # type: ignore[index]
+
+
+def signal_take(cursor: Cursor, key: StrandKey, name: str, visit: int) -> tuple[str | None] | None:
+    """(payload,) of the signal that is this visit's; None if there is none yet. Raises Superseded."""
+    cursor.execute("select payload from esb_signal_take(%s, %s, %s, %s)", (*key, name, visit))
+    return cursor.fetchone()  # type: ignore[return-value]
+
+
+def outcome(cursor: Cursor, execution_id: str) -> tuple[str, str | None, str | None] | None:
+    """(status, output, error) of a run, JSON texts."""
+    cursor.execute("select status, output, error from execution where id = %s", (execution_id,))
+    return cursor.fetchone()  # type: ignore[return-value]
+
+
+def control(cursor: Cursor, action: str, execution_id: str, *args: Any) -> str | None:
+    """`cancel`, `pause`, `resume`, `retry` or `signal`: None (no such run), 'ok', or the status that forbids it."""
+    if action not in ("cancel", "pause", "resume", "retry", "signal"):
+        raise ValueError(action)
+    marks = "".join(", %s" for _ in args)
+    cursor.execute(f"select esb_run_{action}(%s{marks})", (execution_id, *args))
+    row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def poison(cursor: Cursor, limit: int = 20) -> list[str]:
+    """Fail the runs whose strands have cost five workers their life; their ids."""
+    cursor.execute("select * from esb_run_poison(%s)", (limit,))
+    return [row[0] for row in cursor.fetchall()]
+
+
+def _columns(key: StrandKey, n: int, events: Sequence[EventRow]) -> dict[str, Any]:
+    types, paths, visits, iterations, data = map(list, zip(*events, strict=True)) if events else ([], [], [], [], [])
+    return {
+        "job": key.job,
+        "attempt": key.attempt,
+        "n": n,
+        "types": types,
+        "paths": paths,
+        "visits": visits,
+        "iterations": iterations,
+        "data": data,
+    }
