@@ -1,0 +1,404 @@
+"""Event patterns: the documented cases of Amazon EventBridge, and what a bus adds to them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esb_workers.errors import Invalid
+from esb_workers.expressions.patterns import ROUTE_ROOTS, compile_conditions
+from esb_workers.expressions.patterns.values import wildcard
+
+EVENT: dict[str, Any] = {
+    "version": "0",
+    "detail-type": "EC2 Instance State-change Notification",
+    "source": "aws.ec2",
+    "time": "2017-12-22T18:43:48Z",
+    "resources": ["arn:aws:ec2:us-west-1:123456789012:instance/i-1", "arn:aws:ec2:us-west-1:123456789012:instance/i-2"],
+    "detail": {
+        "state": "running",
+        "c-count": 5,
+        "d-count": 3,
+        "x-limit": 301.8,
+        "source-ip": "10.0.0.33",
+        "ip6": "2001:db8:0:0:0:0:0:1",
+        "file": "dir/photo.PNG",
+        "empty": "",
+        "none": None,
+        "flag": True,
+        "list": [],
+        "nothing": [None],
+        "text": "5",
+        "json": '{"a": 1}',
+        "inner": {"status": {"code": 200}},
+    },
+}
+
+MATCHES: list[tuple[dict[str, Any], bool]] = [
+    ({"source": ["aws.ec2"]}, True),
+    ({"source": ["aws.s3", "aws.ec2"]}, True),
+    ({"source": ["AWS.EC2"]}, False),
+    ({"Source": ["aws.ec2"]}, False),
+    ({"source": ["aws.ec2"], "detail": {"state": ["stopped"]}}, False),
+    ({"resources": ["arn:aws:ec2:us-west-1:123456789012:instance/i-2"]}, True),
+    ({"detail": {"c-count": [5]}}, True),
+    ({"detail": {"c-count": [5.0]}}, True),
+    ({"detail": {"c-count": ["5"]}}, False),
+    ({"detail": {"text": [5]}}, False),
+    ({"detail": {"flag": [True]}}, True),
+    ({"detail": {"flag": [1]}}, False),
+    ({"detail": {"c-count": [True]}}, False),
+    ({"detail": {"none": [None]}}, True),
+    ({"detail": {"nothing": [None]}}, True),
+    ({"detail": {"list": [None]}}, False),
+    ({"detail": {"missing": [None]}}, False),
+    ({"detail": {"empty": [""]}}, True),
+    ({"detail": {"json": {"a": [1]}}}, False),
+    # dots and nesting are the same
+    ({"detail.state": ["running"]}, True),
+    ({"detail": {"inner.status": {"code": [200]}}}, True),
+    ({"detail.inner": {"status.code": [200]}}, True),
+    # prefix, suffix, equals-ignore-case
+    ({"time": [{"prefix": "2017-12"}]}, True),
+    ({"time": [{"prefix": "2018"}]}, False),
+    ({"detail": {"c-count": [{"prefix": "5"}]}}, False),
+    ({"detail": {"state": [{"prefix": ""}]}}, True),
+    ({"detail": {"state": [{"prefix": {"equals-ignore-case": "RUN"}}]}}, True),
+    ({"detail": {"file": [{"suffix": ".png"}]}}, False),
+    ({"detail": {"file": [{"suffix": {"equals-ignore-case": ".png"}}]}}, True),
+    ({"detail": {"state": [{"equals-ignore-case": "RUNNING"}]}}, True),
+    ({"detail": {"state": [{"equals-ignore-case": "RUN"}]}}, False),
+    # wildcard
+    ({"detail": {"file": [{"wildcard": "dir/*.PNG"}]}}, True),
+    ({"detail": {"file": [{"wildcard": "*"}]}}, True),
+    ({"detail": {"file": [{"wildcard": "dir/photo.PNG*"}]}}, True),
+    ({"detail": {"file": [{"wildcard": "dir"}]}}, False),
+    ({"detail": {"file": [{"wildcard": ""}]}}, False),
+    ({"detail": {"empty": [{"wildcard": ""}]}}, True),
+    ({"detail": {"c-count": [{"wildcard": "*"}]}}, False),
+    # anything-but
+    ({"detail": {"state": [{"anything-but": "initializing"}]}}, True),
+    ({"detail": {"state": [{"anything-but": "running"}]}}, False),
+    ({"detail": {"state": [{"anything-but": ["stopped", "running"]}]}}, False),
+    ({"detail": {"x-limit": [{"anything-but": [100, 200]}]}}, True),
+    ({"detail": {"x-limit": [{"anything-but": 301.8}]}}, False),
+    ({"detail": {"text": [{"anything-but": 5}]}}, True),
+    ({"detail": {"missing": [{"anything-but": "x"}]}}, False),
+    ({"detail": {"none": [{"anything-but": "x"}]}}, True),
+    ({"detail": {"list": [{"anything-but": "x"}]}}, False),
+    ({"resources": [{"anything-but": "arn:aws:ec2:us-west-1:123456789012:instance/i-1"}]}, True),
+    ({"detail": {"state": [{"anything-but": {"prefix": "run"}}]}}, False),
+    ({"detail": {"state": [{"anything-but": {"prefix": ["x", "init"]}}]}}, True),
+    ({"detail": {"c-count": [{"anything-but": {"prefix": "5"}}]}}, True),
+    ({"detail": {"file": [{"anything-but": {"suffix": [".PNG", ".jpg"]}}]}}, False),
+    ({"detail": {"state": [{"anything-but": {"equals-ignore-case": ["RUNNING"]}}]}}, False),
+    ({"detail": {"file": [{"anything-but": {"wildcard": "*/photo.*"}}]}}, False),
+    ({"detail": {"file": [{"anything-but": {"wildcard": ["*.gif", "x*"]}}]}}, True),
+    # numeric
+    ({"detail": {"c-count": [{"numeric": [">", 0, "<=", 5]}]}}, True),
+    ({"detail": {"c-count": [{"numeric": [">", 5]}]}}, False),
+    ({"detail": {"x-limit": [{"numeric": ["=", 3.018e2]}]}}, True),
+    ({"detail": {"d-count": [{"numeric": ["<", 10]}]}}, True),
+    ({"detail": {"d-count": [{"numeric": [">=", 3]}]}}, True),
+    ({"detail": {"text": [{"numeric": ["=", 5]}]}}, False),
+    ({"detail": {"flag": [{"numeric": [">", 0]}]}}, False),
+    # cidr
+    ({"detail": {"source-ip": [{"cidr": "10.0.0.0/24"}]}}, True),
+    ({"detail": {"source-ip": [{"cidr": "10.0.0.77/24"}]}}, True),
+    ({"detail": {"source-ip": [{"cidr": "10.0.1.0/24"}]}}, False),
+    ({"detail": {"ip6": [{"cidr": "2001:db8::/32"}]}}, True),
+    ({"detail": {"ip6": [{"cidr": "0.0.0.0/0"}]}}, False),
+    ({"detail": {"state": [{"cidr": "10.0.0.0/8"}]}}, False),
+    ({"detail": {"ip6": ["2001:db8::1"]}}, True),
+    # exists looks at leaves only
+    ({"detail": {"state": [{"exists": True}]}}, True),
+    ({"detail": {"none": [{"exists": True}]}}, True),
+    ({"detail": {"missing": [{"exists": False}]}}, True),
+    ({"detail": {"state": [{"exists": False}]}}, False),
+    ({"detail": {"inner": [{"exists": True}]}}, False),
+    ({"detail": {"inner": [{"exists": False}]}}, True),
+    ({"detail": {"list": [{"exists": True}]}}, False),
+    ({"detail": {"list": [{"exists": False}]}}, True),
+    ({"detail": {"missing": ["x", {"exists": False}]}}, True),
+    # several alternatives
+    ({"detail": {"state": [{"prefix": "x"}, {"suffix": "ing"}]}}, True),
+    # $or
+    ({"$or": [{"source": ["x"]}, {"detail": {"state": ["running"]}}]}, True),
+    ({"$or": [{"source": ["x"]}, {"detail": {"state": ["stopped"]}}]}, False),
+    ({"source": ["aws.ec2"], "detail": {"$or": [{"c-count": [{"numeric": [">", 9]}]}, {"d-count": [3]}]}}, True),
+    ({"source": ["x"], "$or": [{"version": ["0"]}, {"time": ["y"]}]}, False),
+    (
+        {"$or": [{"version": ["1"]}, {"version": ["0"], "$or": [{"source": ["x"]}, {"detail.state": ["running"]}]}]},
+        True,
+    ),
+    ({"$or": [{"version": ["0"]}, {"version": ["1"]}], "detail": {"$or": [{"state": ["x"]}, {"state": ["y"]}]}}, False),
+]
+
+
+@pytest.mark.parametrize(("pattern", "expected"), MATCHES)
+def test_a_pattern_matches_as_at_aws(pattern: dict[str, Any], expected: bool) -> None:
+    conditions = compile_conditions(pattern)
+    assert conditions.matches(EVENT) is expected
+    assert (conditions.explain(EVENT) == []) is expected
+
+
+EMPLOYEES = {
+    "employees": [
+        {"firstName": "John", "lastName": "Doe", "zip": 1},
+        {"firstName": "Anna", "lastName": "Smith"},
+        {"firstName": "Peter", "lastName": "Jones"},
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ({"employees": {"firstName": ["Anna"]}}, True),
+        ({"employees": {"firstName": ["Anna"], "lastName": ["Smith"]}}, True),
+        ({"employees": {"firstName": ["Anna"], "lastName": ["Jones"]}}, False),
+        ({"employees": {"firstName": ["Anna", "Peter"], "lastName": ["Jones"]}}, True),
+        ({"employees": {"firstName": ["Anna"], "zip": [{"exists": False}]}}, True),
+        ({"employees": {"firstName": ["John"], "zip": [{"exists": False}]}}, False),
+        ({"employees": {"zip": [{"exists": False}]}}, False),
+    ],
+)
+def test_fields_match_within_one_element_of_an_array(pattern: dict[str, Any], expected: bool) -> None:
+    assert compile_conditions(pattern).matches(EMPLOYEES) is expected
+    nested = {"employees": [EMPLOYEES["employees"][:1], EMPLOYEES["employees"][1:]]}
+    assert compile_conditions(pattern).matches(nested) is expected
+
+
+def test_elements_of_different_arrays_combine_freely() -> None:
+    event = {"a": [{"x": 1, "b": [{"y": 1}, {"y": 2}]}, {"x": 2, "b": [{"y": 3}]}], "c": [{"z": 1}, {"z": 2}]}
+    assert compile_conditions({"a": {"x": [1], "b": {"y": [2]}}, "c": {"z": [2]}}).matches(event)
+    assert not compile_conditions({"a": {"x": [1], "b": {"y": [3]}}, "c": {"z": [2]}}).matches(event)
+
+
+def test_scalars_of_one_list_are_not_pinned() -> None:
+    assert compile_conditions({"a": ["x"], "$or": [{"b": [2]}, {"c": [1]}]}).matches({"a": ["x", "y"], "b": [1, 2]})
+
+
+def test_an_array_mismatch_is_explained() -> None:
+    conditions = compile_conditions({"employees": {"firstName": ["Anna"], "lastName": ["Jones"]}})
+    assert "same element" in conditions.explain(EMPLOYEES)[0]
+
+
+def test_large_arrays_are_decided_quickly() -> None:
+    event = {"a": [{"x": i, "y": i, "b": [{"z": j} for j in range(3)]} for i in range(4000)]}
+    pattern = {"a": {"x": [{"exists": True}], "y": [{"exists": True}], "b": {"z": [2]}, "w": [{"exists": False}]}}
+    started = time.monotonic()
+    assert compile_conditions(pattern).matches(event)
+    assert time.monotonic() - started < 5
+
+
+REFUSED: list[tuple[Any, str, str]] = [
+    ([], "conditions", "must be an object"),
+    ({}, "conditions", "must not be empty"),
+    ({"a": {}}, "conditions.a", "must not be empty"),
+    ({"a": []}, "conditions.a", "must not be an empty list"),
+    ({"a": "x"}, "conditions.a", "non-empty list"),
+    ({"a": {"b": 1}}, "conditions.a.b", "non-empty list"),
+    ({"payload": {"b": "x"}}, "conditions.payload.b", "non-empty list"),
+    ({"a": [["x"]]}, "conditions.a[0]", "match value"),
+    ({"a": [{}]}, "conditions.a[0]", "exactly one key"),
+    ({"a": [{"prefix": "x", "suffix": "y"}]}, "conditions.a[0]", "exactly one key"),
+    ({"a": ["x", {"regex": "y"}]}, "conditions.a[1]", "not an operator"),
+    ({"a": [{"prefix": 1}]}, "conditions.a[0].prefix", "must be a string"),
+    ({"a": [{"prefix": ["x"]}]}, "conditions.a[0].prefix", "must be a string"),
+    ({"a": [{"prefix": {"wildcard": "x"}}]}, "conditions.a[0].prefix", "equals-ignore-case"),
+    ({"a": [{"suffix": {"equals-ignore-case": 1}}]}, "conditions.a[0].suffix.equals-ignore-case", "must be a string"),
+    ({"a": [{"equals-ignore-case": ["x"]}]}, "conditions.a[0].equals-ignore-case", "must be a string"),
+    ({"a": [{"wildcard": "a**b"}]}, "conditions.a[0].wildcard", "consecutive wildcard characters at position 2"),
+    ({"a": [{"wildcard": "a\\b"}]}, "conditions.a[0].wildcard", "invalid escape at position 2"),
+    ({"a": [{"wildcard": "a\\"}]}, "conditions.a[0].wildcard", "invalid escape"),
+    ({"a": [{"wildcard": "*:*:*:*:*:event-bus/*"}]}, "conditions.a[0].wildcard", "too complex"),
+    ({"a": [{"wildcard": 5}]}, "conditions.a[0].wildcard", "must be a string"),
+    ({"a": [{"anything-but": []}]}, "conditions.a[0].anything-but", "not empty"),
+    ({"a": [{"anything-but": ["x", 1]}]}, "conditions.a[0].anything-but", "all strings or all numbers"),
+    ({"a": [{"anything-but": None}]}, "conditions.a[0].anything-but", "strings or numbers"),
+    ({"a": [{"anything-but": [True]}]}, "conditions.a[0].anything-but", "strings or numbers"),
+    ({"a": [{"anything-but": {"numeric": ["=", 1]}}]}, "conditions.a[0].anything-but", "not supported"),
+    ({"a": [{"anything-but": {"prefix": ""}}]}, "conditions.a[0].anything-but.prefix", "must not be empty"),
+    ({"a": [{"anything-but": {"prefix": 1}}]}, "conditions.a[0].anything-but.prefix", "must be a string"),
+    (
+        {"a": [{"anything-but": {"prefix": {"equals-ignore-case": "x"}}}]},
+        "conditions.a[0].anything-but.prefix",
+        "must be a string",
+    ),
+    ({"a": [{"numeric": "5"}]}, "conditions.a[0].numeric", "must be"),
+    ({"a": [{"numeric": [">"]}]}, "conditions.a[0].numeric", "must be"),
+    ({"a": [{"numeric": ["!=", 1]}]}, "conditions.a[0].numeric[0]", "must be one of"),
+    ({"a": [{"numeric": [">", "1"]}]}, "conditions.a[0].numeric[1]", "must be a number"),
+    ({"a": [{"numeric": [">", True]}]}, "conditions.a[0].numeric[1]", "must be a number"),
+    ({"a": [{"numeric": ["<", 1, ">", 5]}]}, "conditions.a[0].numeric[0]", "starts with"),
+    ({"a": [{"numeric": [">", 1, ">", 5]}]}, "conditions.a[0].numeric[2]", "ends with"),
+    ({"a": [{"numeric": [">", 5, "<", 1]}]}, "conditions.a[0].numeric", "less than its top"),
+    ({"a": [{"cidr": "10.0.0.0"}]}, "conditions.a[0].cidr", "'/' is required"),
+    ({"a": [{"cidr": "10.0.0.0/33"}]}, "conditions.a[0].cidr", "prefix length"),
+    ({"a": [{"cidr": "10.0.0.1/32"}]}, "conditions.a[0].cidr", "prefix length"),
+    ({"a": [{"cidr": "example.com/8"}]}, "conditions.a[0].cidr", "not an IP address"),
+    ({"a": [{"cidr": "300.0.0.0/8"}]}, "conditions.a[0].cidr", "not an IP address"),
+    ({"a": [{"exists": "true"}]}, "conditions.a[0].exists", "true or false"),
+    ({"$or": {"a": ["x"]}}, "conditions.$or", "at least two"),
+    ({"$or": [{"a": ["x"]}]}, "conditions.$or", "at least two"),
+    ({"$or": [{"a": ["x"]}, "b"]}, "conditions.$or[1]", "must be an object"),
+    ({"$or": [{"a": ["x"]}, {}]}, "conditions.$or[1]", "must not be empty"),
+    ({"$or": [{"prefix": ["x"]}, {"b": ["y"]}]}, "conditions.$or[0].prefix", "reserved"),
+    ({"$or": [{"a": {"date-after": ["x"]}}, {"b": ["y"]}]}, "conditions.$or[0].a.date-after", "reserved"),
+    ({"$or": [{"source": "x"}, {"b": ["y"]}]}, "conditions.$or[0].source", "non-empty list"),
+    ({"a": {"b": ["x"]}, "a.b": ["y"]}, "conditions.a.b", "given twice"),
+]
+
+
+@pytest.mark.parametrize(("pattern", "path", "reason"), REFUSED)
+def test_what_aws_refuses_is_refused_with_path_and_reason(pattern: Any, path: str, reason: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        compile_conditions(pattern)
+    assert caught.value.errors[0].path == path
+    assert reason in caught.value.errors[0].message
+
+
+def test_all_faults_are_named_at_once() -> None:
+    with pytest.raises(Invalid) as caught:
+        compile_conditions({"a": [], "b": [{"prefix": 1}, {"x": 1}]})
+    assert [error.path for error in caught.value.errors] == [
+        "conditions.a",
+        "conditions.b[0].prefix",
+        "conditions.b[1]",
+    ]
+
+
+def test_or_must_not_multiply_beyond_a_thousand_combinations() -> None:
+    pairs = {f"k{i}": {"$or": [{"a": [1]}, {"b": [1]}]} for i in range(9)}
+    compile_conditions(pairs)
+    with pytest.raises(Invalid, match="combinations"):
+        compile_conditions(pairs | {"k9": {"$or": [{"a": [1]}, {"b": [1]}]}})
+
+
+MESSAGE = {
+    "source": "api-gateway",
+    "messageType": "user.created",
+    "correlationId": "c-1",
+    "headers": {"eventType": "user.created", "X-Region": "eu"},
+    "payload": {"userId": "123", "total": 12.5, "vip": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ({"header.eventType": "user.created"}, True),
+        ({"headers.EVENTTYPE": "user.created"}, True),
+        ({"header": {"x-region": ["eu"]}}, True),
+        ({"header.x-region": "us"}, False),
+        ({"payload.userId": "123", "source": "api-gateway"}, True),
+        ({"payload.total": 12.5}, True),
+        ({"payload.vip": True}, True),
+        ({"payload.missing": None}, False),
+        ({"messageType": "user.created", "correlationId": "c-1"}, True),
+        ({"payload": {"total": [{"numeric": [">", 10]}]}}, True),
+        ({"header.gone": [{"exists": False}]}, True),
+    ],
+)
+def test_a_bare_value_under_a_root_is_a_list_of_one(pattern: dict[str, Any], expected: bool) -> None:
+    assert compile_conditions(pattern, roots=ROUTE_ROOTS).matches(MESSAGE) is expected
+
+
+def test_in_a_route_only_the_fields_of_a_message_are_roots() -> None:
+    for pattern in ({"detail": {"a": ["x"]}}, {"payloads.a": ["x"]}, {"$or": [{"x": ["y"]}, {"source": ["z"]}]}):
+        with pytest.raises(Invalid, match="not a field of a message"):
+            compile_conditions(pattern, roots=ROUTE_ROOTS)
+    with pytest.raises(Invalid):
+        compile_conditions({"payload": 5}, roots=ROUTE_ROOTS)
+
+
+def test_one_header_cannot_be_asked_for_twice() -> None:
+    with pytest.raises(Invalid, match="given twice"):
+        compile_conditions({"header.a": "x", "headers.A": "y"})
+
+
+def test_the_reasons_name_each_clause_that_said_no() -> None:
+    reasons = compile_conditions({"payload.userId": "9", "source": "x", "header.gone": "y"}).explain(MESSAGE)
+    assert reasons == [
+        'headers.gone is absent, wanted ["y"]',
+        'payload.userId is "123", wanted ["9"]',
+        'source is "api-gateway", wanted ["x"]',
+    ]
+
+
+def naive_wildcard(pattern: str, text: str) -> bool:
+    if not pattern:
+        return not text
+    if pattern[0] == "*":
+        return naive_wildcard(pattern[1:], text) or bool(text) and naive_wildcard(pattern, text[1:])
+    return bool(text) and text[0] == pattern[0] and naive_wildcard(pattern[1:], text[1:])
+
+
+@given(st.lists(st.sampled_from(["a", "b", "ab", ""]), min_size=1, max_size=6), st.text("ab", max_size=12))
+def test_a_wildcard_matches_as_its_definition_says(pieces: list[str], text: str) -> None:
+    pattern = "*".join(pieces)
+    if "**" not in pattern:
+        assert wildcard(pattern)(text) is naive_wildcard(pattern, text)
+
+
+def test_escaped_wildcards_are_characters() -> None:
+    assert wildcard(r"a\*b\\*")(r"a*b\anything") and not wildcard(r"a\*b")("axb")
+
+
+LEAVES = st.sampled_from([1, 2, "x", None])
+TREES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner))
+EVENTS = st.dictionaries(st.sampled_from("abc"), TREES, max_size=3)
+
+
+def naive_match(fields: dict[str, list[Any]], event: Any) -> bool:
+    """Try every choice of one leaf a field, and compare all pairs of choices."""
+    leaves: list[tuple[str, Any, dict[int, int]]] = []
+
+    def walk(value: Any, path: str, places: dict[int, int]) -> None:
+        if isinstance(value, dict):
+            for key, child in value.items():
+                walk(child, f"{path}.{key}" if path else key, places)
+        elif isinstance(value, list):
+            for index, child in enumerate(value):
+                walk(child, path, places | ({id(value): index} if isinstance(child, (dict, list)) else {}))
+        else:
+            leaves.append((path, value, places))
+
+    walk(event, "", {})
+
+    def choose(paths: list[str], taken: list[dict[int, int]]) -> bool:
+        if not paths:
+            return True
+        return any(
+            choose(paths[1:], [*taken, places])
+            for path, value, places in leaves
+            if path == paths[0] and any(type(w) is type(value) and w == value for w in fields[path])
+            if all(places.get(array, index) == index for other in taken for array, index in other.items())
+        )
+
+    return choose(sorted(fields), [])
+
+
+def copied(value: Any) -> Any:
+    """A copy in which every list is an object of its own, for `id` tells them apart."""
+    if isinstance(value, dict):
+        return {key: copied(child) for key, child in value.items()}
+    return [copied(child) for child in value] if isinstance(value, list) else value
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["a", "a.b", "a.c", "b", "b.a", "a.b.c", "c"]),
+        st.lists(LEAVES, min_size=1, max_size=2),
+        min_size=1,
+        max_size=4,
+    ),
+    EVENTS,
+)
+def test_array_consistency_is_that_of_trying_every_choice(fields: dict[str, list[Any]], event: Any) -> None:
+    assert compile_conditions(fields).matches(event) is naive_match(fields, copied(event))
