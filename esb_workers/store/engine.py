@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg2
 import psycopg2.extensions
-from sqlalchemy import Connection, Engine, create_engine, exc
+from sqlalchemy import Connection, Engine, create_engine, event, exc
 from sqlalchemy.engine import make_url
 
 from esb_workers import errors
@@ -20,6 +20,10 @@ _AWAY = ("08", "53", "57")
 _LOCK_TIMEOUT, _DEADLOCK, _SERIALIZATION = "55P03", "40P01", "40001"
 
 Cursor = psycopg2.extensions.cursor
+
+#: Ids are text everywhere in the code; SQLAlchemy's dialect would make UUID objects of them.
+_UUID_AS_TEXT = psycopg2.extensions.new_type((2950,), "UUID", lambda value, _: value)
+_UUIDS_AS_TEXT = psycopg2.extensions.new_array_type((2951,), "UUID[]", _UUID_AS_TEXT)
 
 
 class StaleRevision(Exception):
@@ -55,6 +59,8 @@ class Database:
                 "keepalives_count": 3,
             },
         )
+
+        event.listen(self.engine, "connect", _ids_as_text)
 
     @contextmanager
     def cursor(self) -> Iterator[Cursor]:
@@ -132,6 +138,11 @@ class Database:
     def dispose(self) -> None:
         """Close every connection that is not in use."""
         self.engine.dispose()
+
+
+def _ids_as_text(connection: Any, _record: Any) -> None:
+    psycopg2.extensions.register_type(_UUID_AS_TEXT, connection)
+    psycopg2.extensions.register_type(_UUIDS_AS_TEXT, connection)
 
 
 def translated(error: BaseException | None) -> Exception:

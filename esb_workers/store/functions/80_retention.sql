@@ -1,0 +1,32 @@
+-- Drops the partitions of history that ended more than p_days ago. One that an unfinished row still points into
+-- is kept until that has ended: open work outlives its retention. Answers the names dropped.
+create or replace function esb_retire(p_days float8) returns setof text language plpgsql as $$
+declare v_part record; v_bound uuid;
+begin
+  perform pg_advisory_xact_lock(4711002);
+  for v_part in
+    select c.relname name, pg_get_expr(c.relpartbound, c.oid) bound from pg_inherits i
+      join pg_class c on c.oid = i.inhrelid join pg_class p on p.oid = i.inhparent
+     where p.relname in ('message', 'message_end', 'form', 'delivery', 'attempt', 'event', 'health_check')
+       and p.relnamespace = 'public'::regnamespace and pg_get_expr(c.relpartbound, c.oid) <> 'DEFAULT'
+  loop
+    v_bound := (regexp_match(v_part.bound, 'TO \(''([0-9a-f-]+)''\)'))[1]::uuid;
+    continue when v_bound > esb_uuid_at(now() - make_interval(secs => p_days * 86400));
+    continue when exists (select 1 from job where id < v_bound and pool <> 4)
+               or exists (select 1 from job where message_id < v_bound)
+               or exists (select 1 from job where execution_id < v_bound);
+    execute format('drop table %I', v_part.name);
+    return next v_part.name;
+  end loop;
+  delete from dead_letter where at < now() - make_interval(secs => p_days * 86400);
+  delete from quota where starts_at < now() - interval '2 days';
+end $$;
+
+-- Deletes a chunk of executions that ended more than p_days ago; how many.
+create or replace function esb_retire_executions(p_days float8, p_limit int) returns int language sql volatile as $$
+  with old as materialized (
+    select id from execution where finished_at < now() - make_interval(secs => p_days * 86400) limit p_limit for update skip locked),
+  s as (delete from signal where execution_id in (select id from old)),
+  e as (delete from execution where id in (select id from old) returning 1)
+  select count(*)::int from e
+$$;

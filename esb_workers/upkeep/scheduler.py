@@ -1,0 +1,134 @@
+"""`esb scheduler`: ticks every `ESB_SWEEP_SECONDS`, and does the housekeeping once a minute."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+from esb_workers import drill, logs
+from esb_workers.app import make_celery
+from esb_workers.errors import EsbError, SettingsError, Unavailable, WorkerDeclaredDead
+from esb_workers.queues import POOL_IDS, POOLS, PoolName
+from esb_workers.runtime.ringer import Ringer
+from esb_workers.settings import Settings
+from esb_workers.store import idempotency, jobs, migrate, retention, workers
+from esb_workers.store.engine import Cursor, Database
+from esb_workers.upkeep import replays
+
+log = logging.getLogger(__name__)
+
+#: The number of schedulers in `worker.pool`.
+SCHEDULER = 0
+#: Partitions, retention and clean-up run this often, seconds.
+HOUSEKEEPING_EVERY = 60.0
+#: Weeks of partitions made ahead.
+WEEKS_AHEAD = 2
+
+
+def run(settings: Settings) -> int:
+    """Tick until SIGTERM or SIGINT; returns the exit code. Raises SettingsError, SchemaMismatch, Unavailable."""
+    if settings.database_url is None:
+        raise SettingsError("ESB_DATABASE_URL must be set for the scheduler")
+    logs.configure("scheduler", log_format=settings.log_format, level=settings.log_level)
+    drill.arm(settings.crash_at)
+    database = Database(settings.database_url.get_secret_value(), pool_size=3, name="esb scheduler")
+    migrate.check(database)
+    ringer = Ringer(make_celery(settings))
+    scheduler = Scheduler(settings, database, ringer)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: scheduler.stop())
+    scheduler.run()
+    ringer.close()
+    database.dispose()
+    return 0
+
+
+class Scheduler:
+    """One scheduler. Any number may run."""
+
+    def __init__(self, settings: Settings, database: Database, ringer: Ringer) -> None:
+        self._settings = settings
+        self._database = database
+        self._ringer = ringer
+        self._stopping = threading.Event()
+        self._worker = 0
+
+    def stop(self) -> None:
+        """End `run` after the tick under way."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Tick until stopped. An error ends a tick, never the scheduler."""
+        period = self._settings.sweep_seconds
+        until_housekeeping = 0.0
+        while True:
+            self._attempt(self._beat)
+            self._attempt(self.tick)
+            if until_housekeeping <= 0:
+                self._attempt(self.housekeeping)
+                until_housekeeping = HOUSEKEEPING_EVERY
+            until_housekeeping -= period
+            if self._stopping.wait(period):
+                break
+        self._attempt(self._sign_off)
+
+    def _attempt(self, act: Callable[[], Any]) -> None:
+        try:
+            act()
+        except Unavailable as error:
+            log.warning("upkeep waits: %s", error)
+        except EsbError as error:
+            log.error("upkeep: %s", error)
+        except Exception:
+            log.exception("upkeep stumbled")
+
+    def _beat(self) -> None:
+        lease = self._settings.lease_seconds
+        with self._database.cursor() as cursor:
+            try:
+                if self._worker:
+                    return workers.beat(cursor, self._worker, lease)
+            except WorkerDeclaredDead:
+                pass
+            version = metadata.version("python-esb")
+            self._worker = workers.register(cursor, SCHEDULER, socket.gethostname(), os.getpid(), version, lease)
+
+    def _sign_off(self) -> None:
+        with self._database.cursor() as cursor:
+            workers.retire(cursor, self._worker)
+
+    def tick(self) -> None:
+        """Timers, lost leases, expiry, stranded keys, replays; rings the pools that have got work by it."""
+        rung: set[PoolName] = set()
+        with self._database.cursor() as cursor:
+            swept = {pool for _, pool in jobs.sweep(cursor)}
+            rung.update(pool for pool in POOLS if POOL_IDS[pool] in swept)
+            rung.update(pool for pool in POOLS if jobs.due(cursor, POOL_IDS[pool]))
+            if self._unblock(cursor):
+                rung.update(("routing", "delivery"))
+        if replays.tick(self._database):
+            rung.add("delivery")
+        for pool in rung:
+            self._ringer.ring(pool)
+
+    @staticmethod
+    def _unblock(cursor: Cursor) -> int:
+        freed = jobs.promote(cursor, jobs.poison(cursor))
+        freed += jobs.promote(cursor, jobs.expire(cursor))
+        return freed + jobs.promote_all(cursor)
+
+    def housekeeping(self) -> None:
+        """Partitions ahead, retention, and what has expired, in chunks."""
+        with self._database.cursor() as cursor:
+            retention.make_partitions(cursor, WEEKS_AHEAD)
+            for name in retention.drop_partitions(cursor, self._settings.retention_days):
+                log.info("dropped %s: past its retention", name)
+            retention.delete_executions(cursor, self._settings.retention_days)
+            workers.forget(cursor, days=1)
+            idempotency.purge(cursor)

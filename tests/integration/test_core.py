@@ -1,0 +1,328 @@
+"""The SQL of the core, held to its promises: claim, lease, fence, order, sweep.
+
+A hypothesis state machine drives the real functions against a small model; below it stand the races that a naive
+version of each function loses within seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
+
+from esb_workers.errors import WorkerDeclaredDead
+from esb_workers.store import jobs, lanes, workers
+from esb_workers.store.engine import Cursor, Database
+from esb_workers.store.ids import new_id
+from esb_workers.store.jobs import Claim, Key
+
+DELIVERY = 2
+
+
+def open_lane(cursor: Cursor, name: str, **limits: Any) -> int:
+    lane = lanes.lane_id(cursor, DELIVERY, name)
+    cursor.execute(
+        "update lane set gate = null, gate_until = '-infinity', hard = %s, max_concurrency = %s, rate = %s, burst = %s where id = %s",
+        (bool(limits), limits.get("max_concurrency"), limits.get("rate"), limits.get("burst", 1), lane),
+    )
+    return lane
+
+
+def submit(cursor: Cursor, lane: int, okey: str | None = None) -> str:
+    job = new_id()
+    cursor.execute(
+        "insert into job (id, pool, lane_id, okey, state, message_id) values (%s, %s, %s, %s, %s, %s)",
+        (job, DELIVERY, lane, okey, "q" if okey else "r", new_id()),
+    )
+    return job
+
+
+def new_worker(cursor: Cursor) -> int:
+    return workers.register(cursor, DELIVERY, "here", 1, "0", 60)
+
+
+def result(claim: Claim, outcome: str, **extra: Any) -> dict[str, Any]:
+    return {"id": claim.id, "attempt": claim.attempt, "o": outcome, "detail": {}, **extra}
+
+
+def kill(cursor: Cursor, worker: int) -> None:
+    """As seen by the database when a process dies: its heartbeat runs out."""
+    cursor.execute("update worker set dead_at = now() where id = %s", (worker,))
+
+
+@contextmanager
+def autocommit(url: str) -> Iterator[Cursor]:
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            yield cursor
+    finally:
+        connection.close()
+
+
+class Core(RuleBasedStateMachine):
+    """Submit, claim, complete, crash, sweep, hold, retry by hand: whatever the order, the promises hold."""
+
+    url: str
+    claims = Bundle("claims")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connection = psycopg2.connect(self.url)
+        self.connection.autocommit = True
+        self.cursor = self.connection.cursor()
+        self.cursor.execute("truncate job, delivery, attempt, dead_letter, worker, lane restart identity")
+        self.lanes = [open_lane(self.cursor, "free"), open_lane(self.cursor, "limited", max_concurrency=2)]
+        self.workers = [new_worker(self.cursor) for _ in range(2)]
+        self.submitted: dict[str, tuple[int, str | None]] = {}
+        self.order: dict[Key, list[str]] = {}
+        self.ended: dict[str, str] = {}
+        self.current: dict[str, Claim] = {}
+        self.held_by: dict[str, int] = {}  # in flight
+        self.fence: dict[str, tuple[int, int]] = {}  # whose completion counts: (attempt, worker)
+        self.first_done: dict[Key, list[str]] = {}
+
+    def teardown(self) -> None:
+        self.connection.close()
+
+    @rule(lane=st.integers(0, 1), key=st.sampled_from([None, None, "a", "b"]))
+    def submit(self, lane: int, key: str | None) -> None:
+        job = submit(self.cursor, self.lanes[lane], key)
+        self.submitted[job] = (self.lanes[lane], key)
+        if key:
+            self.order.setdefault(Key(self.lanes[lane], key), []).append(job)
+            jobs.promote(self.cursor, [Key(self.lanes[lane], key)])
+
+    @rule(target=claims, worker=st.integers(0, 1), limit=st.integers(1, 4), room=st.integers(1, 4))
+    def claim(self, worker: int, limit: int, room: int) -> Any:
+        taken = jobs.claim(self.cursor, DELIVERY, self.workers[worker], limit, room)
+        assert len(taken) <= limit
+        for claim in taken:
+            assert claim.id not in self.held_by, "claimed twice"
+            before = self.current.get(claim.id)
+            assert before is None or claim.attempt > before.attempt, "the fence must grow"
+            self.current[claim.id] = claim
+            self.held_by[claim.id] = self.workers[worker]
+            self.fence[claim.id] = (claim.attempt, self.workers[worker])
+        return multiple(*((c, self.workers[worker]) for c in taken))
+
+    @rule(held=claims, outcome=st.sampled_from(["ok", "dead", "retry", "hold", "release", "expired"]))
+    def complete(self, held: tuple[Claim, int], outcome: str) -> None:
+        claim, worker = held
+        # A late result that nobody has superseded still counts: it saves sending again.
+        ours = self.fence.get(claim.id) == (claim.attempt, worker)
+        done = jobs.done(self.cursor, worker, [result(claim, outcome, delay_ms=0, **{"class": "Timeout"})])
+        assert done.ids == ([claim.id] if ours else []), "a superseded result must be dropped, ours recorded"
+        if ours:
+            del self.fence[claim.id]
+            self.held_by.pop(claim.id, None)
+            if outcome in ("ok", "dead", "expired"):
+                self.end(claim.id, "delivered" if outcome == "ok" else outcome)
+            jobs.promote(self.cursor, done.keys)
+
+    def end(self, job: str, status: str) -> None:
+        assert job not in self.ended, "ended twice"
+        self.ended[job] = status
+        lane, key = self.submitted[job]
+        if key:
+            self.first_done.setdefault(Key(lane, key), []).append(job)
+
+    @rule(worker=st.integers(0, 1))
+    def crash(self, worker: int) -> None:
+        kill(self.cursor, self.workers[worker])
+        with pytest.raises(WorkerDeclaredDead):
+            try:
+                jobs.claim(self.cursor, DELIVERY, self.workers[worker], 1, 1)
+            except psycopg2.Error as error:
+                assert error.pgcode == "ES002"
+                raise WorkerDeclaredDead from error
+        swept = {job for job, _ in jobs.sweep(self.cursor)}
+        lost = {job for job, holder in self.held_by.items() if holder == self.workers[worker]}
+        assert swept == lost
+        for job in lost:
+            del self.held_by[job]
+        self.workers[worker] = new_worker(self.cursor)
+
+    @rule()
+    def tick(self) -> None:
+        jobs.due(self.cursor, DELIVERY)
+        self.cursor.execute("select id from job where losses >= 5 and state = 'b'")
+        for (job,) in self.cursor.fetchall():
+            self.end(job, "dead")
+            self.fence.pop(job, None)
+        jobs.promote(self.cursor, jobs.poison(self.cursor))
+        jobs.promote_all(self.cursor)
+
+    @rule(data=st.data())
+    def retry_by_hand(self, data: st.DataObject) -> None:
+        dead = sorted(job for job, status in self.ended.items() if status == "dead")
+        if dead:
+            job = data.draw(st.sampled_from(dead))
+            self.cursor.execute("select * from esb_retry(%s)", (job,))
+            (lane, key) = self.cursor.fetchone()
+            del self.ended[job]
+            if key:
+                self.first_done[Key(lane, key)].remove(job)
+                self.order[Key(lane, key)].remove(job)  # it has lost its place; those behind it have gone on
+                jobs.promote(self.cursor, [Key(lane, key)])
+
+    @invariant()
+    def everything_is_somewhere_exactly_once(self) -> None:
+        self.cursor.execute("select id from job union all select id from delivery")
+        rows = [row[0] for row in self.cursor.fetchall()]
+        assert len(rows) == len(set(rows)) and set(rows) == set(self.submitted)
+
+    @invariant()
+    def what_has_ended_is_history_and_says_how(self) -> None:
+        self.cursor.execute("select id, status from delivery")
+        assert dict(self.cursor.fetchall()) == self.ended
+        self.cursor.execute("select delivery_id from dead_letter")
+        assert {row[0] for row in self.cursor.fetchall()} == {j for j, s in self.ended.items() if s == "dead"}
+
+    @invariant()
+    def a_limit_is_never_exceeded(self) -> None:
+        assert sum(1 for job in self.held_by if self.submitted[job][0] == self.lanes[1]) <= 2
+
+    @invariant()
+    def a_key_has_one_active_row_and_ends_in_order(self) -> None:
+        self.cursor.execute("select lane_id, okey, count(*) from job where okey is not null and state <> 'q' group by 1, 2")
+        assert all(count == 1 for _, _, count in self.cursor.fetchall())
+        for key, done in self.first_done.items():
+            kept = [job for job in done if job in self.order[key]]
+            assert kept == [job for job in self.order[key] if job in set(kept)]
+
+
+def test_the_core_keeps_its_promises_in_any_order_of_events(database_url: str) -> None:
+    machine = type("CoreOnThisDatabase", (Core,), {"url": database_url})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)),
+    )
+
+
+def in_parallel(count: int, act: Callable[[int], Any]) -> list[Any]:
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(act, range(count)))
+
+
+def test_a_concurrency_limit_holds_over_racing_workers(database_url: str) -> None:
+    """Counting in the statement that takes the lock over-admits: the lock is fresh, the count's snapshot is old."""
+    with autocommit(database_url) as cursor:
+        lane = open_lane(cursor, "limited", max_concurrency=3)
+        wanted = {submit(cursor, lane) for _ in range(400)}
+    lock, in_flight, peak, seen = threading.Lock(), 0, 0, []
+
+    def work(_: int) -> None:
+        nonlocal in_flight, peak
+        with autocommit(database_url) as cursor:
+            me = new_worker(cursor)
+            while len(seen) < len(wanted):
+                taken = jobs.claim(cursor, DELIVERY, me, 4, 4)
+                with lock:
+                    in_flight += len(taken)
+                    peak = max(peak, in_flight)
+                    seen.extend(c.id for c in taken)
+                    in_flight -= len(taken)  # before the completion commits: the true count is never above ours
+                if taken:
+                    with lock:
+                        in_flight += len(taken)
+                    with lock:
+                        in_flight -= len(taken)
+                    jobs.done(cursor, me, [result(c, "ok") for c in taken])
+
+    in_parallel(6, work)
+    assert sorted(seen) == sorted(wanted)
+    assert 0 < peak <= 3
+
+
+def test_completions_of_one_messages_deliveries_do_not_deadlock(database_url: str) -> None:
+    with autocommit(database_url) as cursor:
+        lane_ids = [open_lane(cursor, f"d{n}") for n in range(10)]
+        for lane in lane_ids * 60:
+            submit(cursor, lane)
+
+    def work(_: int) -> int:
+        done = 0
+        with autocommit(database_url) as cursor:
+            me = new_worker(cursor)
+            while taken := jobs.claim(cursor, DELIVERY, me, 40, 10):
+                done += len(jobs.done(cursor, me, [result(c, "ok") for c in reversed(taken)]).ids)
+        return done
+
+    assert sum(in_parallel(4, work)) == 600
+
+
+def test_no_key_is_left_stuck_when_insert_and_completion_race(database_url: str) -> None:
+    """Promoting inside the inserting or completing transaction leaves keys stuck: neither sees the other's row."""
+    with autocommit(database_url) as cursor:
+        lane = open_lane(cursor, "ordered")
+    total, left = 300, threading.Semaphore(0)
+    finished: list[str] = []
+
+    def send(_: int) -> None:
+        with autocommit(database_url) as cursor:
+            for n in range(total // 2):
+                key = f"k{n % 3}"
+                submit(cursor, lane, key)
+                jobs.promote(cursor, [Key(lane, key)])
+        left.release()
+
+    def work(_: int) -> None:
+        with autocommit(database_url) as cursor:
+            me, idle = new_worker(cursor), 0
+            while idle < 200:
+                taken = jobs.claim(cursor, DELIVERY, me, 3, 3)
+                idle = 0 if taken else idle + 1
+                done = jobs.done(cursor, me, [result(c, "ok") for c in taken]) if taken else None
+                if done:
+                    finished.extend(done.ids)
+                    jobs.promote(cursor, done.keys)
+
+    in_parallel(4, lambda n: send(n) if n < 2 else work(n))
+    assert len(finished) == total, "without any sweep"
+
+
+def test_a_rate_limit_is_kept_and_a_dry_lane_is_not_visited(database_url: str) -> None:
+    with autocommit(database_url) as cursor:
+        lane = open_lane(cursor, "slow", rate=5.0, burst=5)
+        for _ in range(20):
+            submit(cursor, lane)
+        me = new_worker(cursor)
+        taken = jobs.claim(cursor, DELIVERY, me, 20, 20)
+        assert len(taken) == 5
+        assert jobs.claim(cursor, DELIVERY, me, 20, 20) == []
+        wait = jobs.seconds_until_due(cursor, DELIVERY)
+        assert wait is not None and 0 < wait <= 0.25
+
+
+def test_a_closed_gate_holds_a_lane_and_only_that(database: Database) -> None:
+    with database.cursor() as cursor:
+        held, free = open_lane(cursor, "held"), open_lane(cursor, "free")
+        submit(cursor, held)
+        wanted = submit(cursor, free)
+        cursor.execute("update lane set gate = 'maintenance', gate_until = 'infinity' where id = %s", (held,))
+        assert [c.id for c in jobs.claim(cursor, DELIVERY, new_worker(cursor), 10, 10)] == [wanted]
+
+
+def test_work_that_costs_five_workers_their_life_ends_as_a_dead_letter(database: Database) -> None:
+    with database.cursor() as cursor:
+        job = submit(cursor, open_lane(cursor, "poisoned"))
+        for _ in range(5):
+            me = new_worker(cursor)
+            assert [c.id for c in jobs.claim(cursor, DELIVERY, me, 1, 1)] == [job]
+            kill(cursor, me)
+            assert [swept for swept, _ in jobs.sweep(cursor)] == [job]
+        jobs.poison(cursor)
+        cursor.execute("select status, class from delivery where id = %s", (job,))
+        assert cursor.fetchone() == ("dead", "worker_lost")
+        cursor.execute("select count(*) from attempt where delivery_id = %s and outcome = 'unknown'", (job,))
+        assert cursor.fetchone() == (5,)
