@@ -1,0 +1,272 @@
+"""The REST API from a shell: `esb services list`, `esb send`, `esb dead-letters replay` …
+
+Each command is one call; what it prints is the API's answer, as a table for people or as JSON with `--json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import click
+import yaml
+
+from esb_api.cli.connection import Connection, connected
+from esb_api.cli.output import show_json, show_one, show_rows
+from esb_api.client import Collection, Json
+
+
+class Kind(NamedTuple):
+    """A kind of resource: the name of its group, its collection on the client, and the columns of its list."""
+
+    group: str
+    attribute: str
+    columns: Sequence[str]
+    writable: bool = True
+
+    def of(self, connection: Connection) -> Collection:
+        found = getattr(connection.client, self.attribute)
+        assert isinstance(found, Collection)
+        return found
+
+
+_SERVICES = Kind("services", "services", ("id", "name", "version", "status", "health", "circuit", "endpoint"))
+_CLIENTS = Kind("clients", "clients", ("id", "name", "status", "allowedServices"))
+_ROUTES = Kind("routes", "routes", ("id", "name", "pattern", "priority", "enabled", "destinations"))
+_WORKFLOWS = Kind("workflows", "workflows", ("id", "name", "version", "description"))
+_EXECUTIONS = Kind("executions", "executions", ("id", "workflowName", "status", "createdAt", "correlationId"), False)
+_MESSAGES = Kind("messages", "messages", ("id", "messageType", "source", "status", "createdAt", "correlationId"), False)
+_DEAD_LETTERS = Kind("dead-letters", "dead_letters", ("id", "messageId", "destination", "errorClass"), False)
+
+
+class Document(click.ParamType[Any]):
+    """JSON or YAML: given as such, or `@FILE`, or `@-` for standard input."""
+
+    name = "JSON"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            if value.startswith("@"):
+                with click.open_file(value[1:], encoding="utf-8") as file:
+                    return yaml.safe_load(file)
+            return yaml.safe_load(value)
+        except OSError as error:
+            self.fail(f"{value[1:]}: {error.strerror}", param, ctx)
+        except yaml.YAMLError as error:
+            self.fail(f"this is neither JSON nor YAML: {error}", param, ctx)
+
+
+class Pair(click.ParamType[Any]):
+    """`NAME=VALUE`."""
+
+    name = "NAME=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        name, equals, content = value.partition("=")
+        if not name or not equals:
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        return name, content
+
+
+def _show(connection: Connection, value: Any) -> None:
+    if connection.as_json:
+        show_json(value)
+    elif isinstance(value, dict):
+        show_one(value)
+
+
+def _object(document: Any) -> Json:
+    if not isinstance(document, dict):
+        raise click.UsageError("the document must be an object")
+    return document
+
+
+def _group(kind: Kind, about: str) -> click.Group:
+    """`list` and `get`, and for what can be written `create`, `change` and `delete`."""
+    group = click.Group(kind.group, help=about)
+    group.add_command(_list_command(kind))
+    if kind is not _DEAD_LETTERS:
+        group.add_command(_get_command(kind))
+    if kind.writable:
+        group.add_command(_create_command(kind))
+        group.add_command(_delete_command(kind))
+    return group
+
+
+def _list_command(kind: Kind) -> click.Command:
+    @click.command("list")
+    @click.option(
+        "-f", "--filter", "filters", type=Pair(), multiple=True, help="A query parameter, such as status=active."
+    )
+    @click.option("--limit", type=click.IntRange(1, 200), help="At most so many.  [default: 50]")
+    @click.option("--cursor", help="Go on where an earlier list ended.")
+    @connected
+    def listing(
+        connection: Connection, filters: Sequence[tuple[str, str]], limit: int | None, cursor: str | None
+    ) -> None:
+        """List them, newest first."""
+        page = kind.of(connection).list(**dict(filters), limit=limit, cursor=cursor)
+        if connection.as_json:
+            show_json(page)
+            return
+        show_rows(page["items"], kind.columns)
+        if page.get("nextCursor"):
+            click.echo(f"more: --cursor {page['nextCursor']}")
+
+    return listing
+
+
+def _get_command(kind: Kind) -> click.Command:
+    @click.command("get")
+    @click.argument("resource_id", metavar="ID")
+    @connected
+    def get(connection: Connection, resource_id: str) -> None:
+        """Show one."""
+        _show(connection, kind.of(connection).get(resource_id))
+
+    return get
+
+
+def _create_command(kind: Kind) -> click.Command:
+    @click.command("create")
+    @click.argument("body", type=Document())
+    @connected
+    def create(connection: Connection, body: Any) -> None:
+        """Create one from JSON or YAML, given as such, as @FILE, or as @- for standard input."""
+        _show(connection, kind.of(connection).create(_object(body)))
+
+    return create
+
+
+def _delete_command(kind: Kind) -> click.Command:
+    @click.command("delete")
+    @click.argument("resource_id", metavar="ID")
+    @connected
+    def delete(connection: Connection, resource_id: str) -> None:
+        """Delete one."""
+        kind.of(connection).delete(resource_id)
+        if not connection.as_json:
+            click.echo(f"{resource_id} is deleted")
+
+    return delete
+
+
+def _action_command(kind: Kind, action: str, about: str) -> click.Command:
+    @click.command(action, help=about)
+    @click.argument("resource_id", metavar="ID")
+    @connected
+    def act(connection: Connection, resource_id: str) -> None:
+        _show(connection, kind.of(connection).act(resource_id, action))
+
+    return act
+
+
+@click.command()
+@click.argument("message_type", metavar="TYPE")
+@click.argument("payload", type=Document(), default="{}")
+@click.option("--source", default="esb-cli", show_default=True, help="Who the message is from.")
+@click.option("-H", "--header", "headers", type=Pair(), multiple=True, help="A header of the message.")
+@click.option("--correlation-id", help="Ties the message to others.")
+@click.option("--ordering-key", help="Messages of one key arrive in order.")
+@click.option("--priority", type=click.IntRange(0, 9), help="9 is the highest.  [default: 5]")
+@click.option("--idempotency-key", help="The same key and message again sends nothing new.")
+@click.option("--wait", type=click.IntRange(0, 30), metavar="SECONDS", help="Wait for the final state.")
+@connected
+def send(
+    connection: Connection,
+    message_type: str,
+    payload: Any,
+    source: str,
+    headers: Sequence[tuple[str, str]],
+    correlation_id: str | None,
+    ordering_key: str | None,
+    priority: int | None,
+    idempotency_key: str | None,
+    wait: int | None,
+) -> None:
+    """Send a message of TYPE. PAYLOAD is JSON or YAML, @FILE, or @- for standard input."""
+    message: Json = {"source": source, "messageType": message_type, "payload": payload, "headers": dict(headers)}
+    optional = {"correlationId": correlation_id, "orderingKey": ordering_key, "priority": priority}
+    message |= {name: value for name, value in optional.items() if value is not None}
+    _show(connection, connection.client.send(message, wait=wait, idempotency_key=idempotency_key))
+
+
+@click.command("start")
+@click.argument("workflow")
+@click.argument("context", type=Document(), default="{}")
+@click.option("--version", help="The workflow's version.  [default: the highest]")
+@click.option("--wait", type=click.IntRange(0, 30), metavar="SECONDS", help="Wait for the final state.")
+@connected
+def start(connection: Connection, workflow: str, context: Any, version: str | None, wait: int | None) -> None:
+    """Start WORKFLOW (its name) with the initial CONTEXT: JSON or YAML, @FILE, or @-."""
+    body: Json = {"workflowName": workflow, "initialContext": _object(context)}
+    if version is not None:
+        body["version"] = version
+    _show(connection, connection.client.execute(body, wait=wait))
+
+
+@click.command("status")
+@click.argument("service_id", metavar="ID")
+@click.argument("status", type=click.Choice(["active", "maintenance", "inactive"]))
+@connected
+def status(connection: Connection, service_id: str, status: str) -> None:
+    """Set a service's status; maintenance holds its deliveries without loss."""
+    _show(connection, connection.client.services.act(service_id, "status", {"status": status}, method="PATCH"))
+
+
+@click.command("replay")
+@click.option(
+    "-f",
+    "--filter",
+    "filters",
+    type=Pair(),
+    multiple=True,
+    required=True,
+    help="Which ones, such as destination=billing.",
+)
+@click.option("--rate", type=float, metavar="PER_SECOND", help="At most so many a second.")
+@click.option("--dry-run", is_flag=True, help="Only say how many there are.")
+@connected
+def replay(connection: Connection, filters: Sequence[tuple[str, str]], rate: float | None, dry_run: bool) -> None:
+    """Deliver dead letters once more."""
+    body: Json = {"filter": dict(filters), "dryRun": dry_run}
+    if rate is not None:
+        body["ratePerSecond"] = rate
+    _show(connection, connection.client.call("POST", f"{connection.client.dead_letters.path}/replay", body))
+
+
+def _commands() -> list[click.Command]:
+    services = _group(_SERVICES, "The services that messages go to.")
+    services.add_command(status)
+    services.add_command(_action_command(_SERVICES, "probe", "Check a service's health now."))
+    executions = _group(_EXECUTIONS, "The runs of workflows.")
+    executions.add_command(start)
+    for action, about in (
+        ("cancel", "Stop a run."),
+        ("pause", "Hold a run."),
+        ("resume", "Let a held run go on."),
+        ("retry", "Try a failed run again."),
+    ):
+        executions.add_command(_action_command(_EXECUTIONS, action, about))
+    messages = _group(_MESSAGES, "The messages that were sent.")
+    messages.add_command(_action_command(_MESSAGES, "replay", "Send a message again, through today's routes."))
+    messages.add_command(_action_command(_MESSAGES, "cancel", "Stop what is not delivered yet."))
+    dead_letters = _group(_DEAD_LETTERS, "The deliveries that were given up.")
+    dead_letters.add_command(replay)
+    return [
+        send,
+        services,
+        _group(_CLIENTS, "The clients that may call the bus."),
+        _group(_ROUTES, "Which messages go where."),
+        _group(_WORKFLOWS, "The workflows that can be run."),
+        executions,
+        messages,
+        dead_letters,
+    ]
+
+
+COMMANDS: Final = tuple(_commands())

@@ -1,0 +1,68 @@
+"""`esb api`: gunicorn around the WSGI application, configured from the settings alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+
+from esb_workers import logs
+from esb_workers.settings import Settings
+
+#: Connections waiting in memory: the heartbeat file of a worker must not wait for a busy disk.
+_MEMORY: Final = "/dev/shm"
+
+
+class PlainLogger(Logger):
+    """Leaves gunicorn's lines to the root logger, so that they have the shape of all others."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
+
+class Server(BaseApplication):
+    """gunicorn without its own command line, configuration files and environment."""
+
+    def __init__(self, settings: Settings, make_app: Callable[[Settings], Any]) -> None:
+        self._settings = settings
+        self._make_app = make_app
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self.options().items():
+            if name in self.cfg.settings:  # releases differ
+                self.cfg.set(name, value)
+
+    def options(self) -> dict[str, Any]:
+        settings = self._settings
+        host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+        return {
+            "bind": f"{host}:{settings.api_port}",
+            "workers": settings.api_processes,
+            "worker_class": "gthread",
+            "threads": settings.api_threads,
+            "timeout": 60,  # seconds without a heartbeat before a worker process is replaced
+            "graceful_timeout": 30,  # seconds; as long as the longest `Prefer: wait`
+            "keepalive": 30,  # seconds
+            "proc_name": "esb api",
+            "loglevel": "warning",
+            "logger_class": PlainLogger,
+            "worker_tmp_dir": _MEMORY if os.access(_MEMORY, os.W_OK) else None,
+            "control_socket_disable": True,  # it would lie in the home directory
+            "limit_request_line": 8190,
+        }
+
+    def load(self) -> Any:
+        """The application, made in each worker process after the fork: it holds connections."""
+        return self._make_app(self._settings)
+
+
+def serve(settings: Settings, make_app: Callable[[Settings], Any]) -> None:
+    """Serve until told to end."""
+    logs.configure("api", log_format=settings.log_format, level=settings.log_level)
+    Server(settings, make_app).run()
