@@ -26,7 +26,7 @@ from esb_workers.transport import request as wire
 from esb_workers.transport.address import AddressGuard, Lookup, Resolver
 from esb_workers.transport.answer import Answer, read_body
 from esb_workers.transport.connection import HEAD_BUDGET, Connection, OverBudget, Pool, connect
-from esb_workers.transport.errors import ConnectFailed, ConnectionLost, ProtocolError, Timeout
+from esb_workers.transport.errors import CallFailed, ConnectFailed, ConnectionLost, ProtocolError, Timeout
 from esb_workers.transport.request import Origin
 
 #: How much of an answer's body is kept by default, decoded bytes.
@@ -137,6 +137,8 @@ class _Exchange:
             body, truncated = read_body(raw, self.max_body)
             keep = not truncated and raw.isclosed() and not raw.will_close
             return raw, body, truncated
+        except CallFailed:
+            raise  # these are OSErrors too, as every exception of requests is
         except TimeoutError as error:
             raise Timeout from error
         except http.client.IncompleteRead as error:
@@ -156,7 +158,7 @@ class _Exchange:
         try:
             self._send(connection)
             raw = connection.read_head(self.method)
-        except TimeoutError:
+        except (TimeoutError, CallFailed):
             raise
         except (OSError, http.client.RemoteDisconnected) as error:
             if connection.reused and not connection.answered:
@@ -205,8 +207,8 @@ class CallAdapter(BaseAdapter):
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
         """Send; `timeout` is for the whole call, seconds (of a pair, the sum). Raises a CallFailed."""
-        if verify is not True or cert or proxies:
-            raise ValueError("verify, cert and proxies are not supported")
+        if not verify or cert or proxies:
+            raise ValueError("proxies, client certificates and verify=False are not supported")
         reply = self._caller.call(
             request.method or "GET",
             request.url or "",
