@@ -121,7 +121,7 @@ class QuotaExceeded(EsbError):
 
 
 class Invalid(EsbError):
-    """The body breaks a rule."""
+    """What was sent breaks a rule."""
 
     code = "invalid"
 
@@ -130,6 +130,18 @@ class Invalid(EsbError):
     ) -> None:
         self.errors = list(errors)
         super().__init__(detail or "; ".join(f"{e.path}: {e.message}" for e in self.errors) or None, code=code)
+
+
+class ExpressionError(EsbError):
+    """An expression could not be evaluated."""
+
+    code = "expression_error"
+
+
+class TransformationError(EsbError):
+    """A transformation failed on this message."""
+
+    code = "transformation_failed"
 
 
 # --- what the surroundings did wrong -----------------------------------------------------------------

@@ -1,0 +1,107 @@
+"""The tokens of CEL, as far as the bus must know them: to find where an expression ends and what it names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_TRIPLE = r'"""(?:\\.|[^\\])*?"""|\'\'\'(?:\\.|[^\\])*?\'\'\''
+_SINGLE = r'"(?:\\[^\r\n]|[^"\\\r\n])*"|\'(?:\\[^\r\n]|[^\'\\\r\n])*\''
+_RAW = r'"""(?:.*?)"""|\'\'\'(?:.*?)\'\'\'|"[^"\r\n]*"|\'[^\'\r\n]*\''
+_TOKEN = re.compile(
+    rf"""(?P<space>\s+|//[^\n]*)
+    |(?P<string>(?:[rR][bB]?|[bB][rR])(?:{_RAW})|[bB]?(?:{_TRIPLE}|{_SINGLE}))
+    |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
+    |(?P<number>0[xX][0-9a-fA-F]+[uU]?|[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?[uU]?)
+    |(?P<quoted>`[^`\r\n]*`)
+    |(?P<sign>[^\s"'`])""",
+    re.VERBOSE | re.DOTALL,
+)
+#: Words that no CEL expression may use as a name; a context may still have them, as `context['package']`.
+RESERVED = frozenset(
+    {"true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if"}
+    | {"import", "let", "loop", "package", "namespace", "return", "var", "void", "while"}
+)
+
+
+class Token(NamedTuple):
+    """One token: `kind` is string, name, number, quoted, sign, or bad for a quote that is never closed."""
+
+    kind: str
+    text: str
+    start: int
+
+
+def tokens(text: str, start: int = 0, end: int | None = None) -> Iterator[Token]:
+    """The tokens of `text[start:end]`, without spaces and comments."""
+    position, end = start, len(text) if end is None else end
+    while position < end:
+        found = _TOKEN.match(text, position, end)
+        if found is None:
+            yield Token("bad", text[position], position)
+            return
+        position = found.end()
+        if found.lastgroup != "space":
+            yield Token(str(found.lastgroup), found.group(), found.start())
+
+
+def closing_brace(text: str, start: int, end: int | None = None) -> int | None:
+    """Where the `}` stands that closes the brace opened before `start`; None when it is missing."""
+    depth = 0
+    for token in tokens(text, start, end):
+        if token.text == "{" and token.kind == "sign":
+            depth += 1
+        elif token.text == "}" and token.kind == "sign":
+            if depth == 0:
+                return token.start
+            depth -= 1
+    return None
+
+
+def root_names(source: list[Token]) -> frozenset[str]:
+    """The names that may be variables: every name but those after a dot that selects a field."""
+    roots = set()
+    for at, token in enumerate(source):
+        if token.kind == "name" and token.text not in RESERVED and not _is_field(source, at):
+            roots.add(token.text)
+    return frozenset(roots)
+
+
+def _is_field(source: list[Token], at: int) -> bool:
+    before = source[at - 1].text if at else ""
+    if before == "?" and at >= 2 and source[at - 2].text == ".":
+        return True
+    return before == "." and at >= 2 and (source[at - 2].kind != "sign" or source[at - 2].text in ")]}")
+
+
+def selection(source: list[Token]) -> tuple[str | int, ...] | None:
+    """The steps of an expression that only selects, such as `payload.lines[0]['sku']`; else None."""
+    if not source or source[0].kind != "name" or source[0].text in RESERVED:
+        return None
+    steps: list[str | int] = [source[0].text]
+    at = 1
+    while at < len(source):
+        step, width = _select_step(source, at)
+        if step is None:
+            return None
+        steps.append(step)
+        at += width
+    return tuple(steps)
+
+
+def _select_step(source: list[Token], at: int) -> tuple[str | int | None, int]:
+    following = source[at + 1 : at + 3]
+    if source[at].text == "." and following and following[0].kind == "name":
+        return following[0].text, 2
+    if source[at].text == "[" and len(following) == 2 and following[1].text == "]":
+        return _index(following[0]), 3
+    return None, 0
+
+
+def _index(token: Token) -> str | int | None:
+    if token.kind == "number" and re.fullmatch(r"0|[1-9][0-9]{0,8}", token.text):
+        return int(token.text)
+    if token.kind == "string" and re.fullmatch(r"'[^'\\]*'|\"[^\"\\]*\"", token.text):
+        return token.text[1:-1]
+    return None
