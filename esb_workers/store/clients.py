@@ -61,7 +61,9 @@ def get(connection: Connection, client_id: str, *, lock: bool = False) -> Client
     return ClientRow(*row) if row else None
 
 
-def page(connection: Connection, limit: int, after: str | None, filters: dict[str, list[str] | None]) -> list[ClientRow]:
+def page(
+    connection: Connection, limit: int, after: str | None, filters: dict[str, list[str] | None]
+) -> list[ClientRow]:
     """Clients, newest first, one more than `limit` if there are more. `filters`: `name`, `status`."""
     query = select(client).order_by(client.c.id.desc()).limit(limit + 1)
     if after is not None:
@@ -173,4 +175,6 @@ _USAGE = text("""
 
 def usage(connection: Connection, client_id: str) -> list[UsageRow]:
     """The last 24 hours, oldest first."""
-    return [UsageRow(row[0], int(row[1]), int(row[2]), int(row[3])) for row in connection.execute(_USAGE, {"id": client_id})]
+    return [
+        UsageRow(row[0], int(row[1]), int(row[2]), int(row[3])) for row in connection.execute(_USAGE, {"id": client_id})
+    ]

@@ -122,8 +122,8 @@ class Database:
         for attempt in (1, 2):
             try:
                 lease = self.engine.raw_connection()
-            except exc.DBAPIError as error:
-                raise translated(error.orig) from error
+            except psycopg2.Error as error:  # not wrapped by SQLAlchemy here: this is below its Connection
+                raise translated(error) from error
             except exc.TimeoutError as error:
                 raise errors.Unavailable("all database connections are in use") from error
             # A connection that the server closed while it lay in the pool shows it; try a new one once.

@@ -1,0 +1,92 @@
+"""The Flask application: resources, problems, and what every answer carries."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, cast
+
+from flask import Flask, Response, request
+from flask.sessions import SessionInterface, SessionMixin
+
+from esb_api import docs, limits, problems
+from esb_api.call import Call
+from esb_api.context import Api, open_api
+from esb_api.resources import RESOURCES
+from esb_workers.settings import Settings
+
+log = logging.getLogger("esb.requests")
+
+
+class NoSession(SessionInterface):
+    """No cookies: every request authenticates itself."""
+
+    def open_session(self, app: Flask, request: Any) -> SessionMixin | None:
+        """No session, and nothing looked for."""
+        return cast(SessionMixin, _EMPTY)
+
+    def is_null_session(self, obj: object) -> bool:
+        """Always: there is nothing to save."""
+        return True
+
+
+class _Empty(dict[str, Any], SessionMixin):
+    """What Flask holds in place of a session."""
+
+
+_EMPTY = _Empty()
+
+
+def create_app(settings: Settings) -> Flask:
+    """The application of one process. Connects to nothing yet; make it after any fork."""
+    return make_app(open_api(settings))
+
+
+def make_app(api: Api) -> Flask:
+    """The application over an open context."""
+    app = Flask("esb_api", static_folder=None)
+    app.session_interface = NoSession()
+    app.request_class = type("Call", (Call,), {"api": api})
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.url_map.merge_slashes = False  # `//services` is a path that does not exist, not a redirect
+    app.extensions["esb"] = api
+    problems.register(app)
+    for resource in RESOURCES:
+        app.register_blueprint(resource)
+    docs.register(app)
+    app.after_request(_finish)
+    return app
+
+
+def _finish(response: Response) -> Response:
+    """Headers every answer carries, the request's figures, and its line in the log."""
+    call = cast(Call, request._get_current_object())  # type: ignore[attr-defined]
+    headers = response.headers
+    headers["X-Request-ID"] = call.request_id
+    if call.known_correlation_id is not None:
+        headers["X-Correlation-ID"] = call.known_correlation_id
+    if call.limits is not None:
+        limits.add_headers(response, call.limits)
+    operation = call.operation.name if call.operation else "none"
+    seconds = time.perf_counter() - call.started
+    call.api.metrics.observe(operation, call.method, response.status_code, seconds)
+    _log(call, operation, response, seconds)
+    return response
+
+
+def _log(call: Call, operation: str, response: Response, seconds: float) -> None:
+    if not log.isEnabledFor(logging.INFO):
+        return
+    log.info(
+        "request",
+        extra={
+            "operation": operation,
+            "method": call.method,
+            "path": call.path,
+            "status": response.status_code,
+            "duration_ms": round(seconds * 1000, 3),
+            "request_id": call.request_id,
+            "correlation_id": call.known_correlation_id,
+            "client_id": call.principal.client_id,
+        },
+    )

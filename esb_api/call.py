@@ -1,0 +1,101 @@
+"""One request as the views see it: Flask's request, and what the bus knows of it besides."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from flask import Request
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from esb_api.body import parse_json
+from esb_api.principals import NOBODY, Principal
+from esb_workers.errors import Malformed, TooLarge, UnsupportedMediaType
+from esb_workers.store.ids import new_id
+
+if TYPE_CHECKING:
+    from esb_api.context import Api
+    from esb_api.limits import RateLimit
+    from esb_api.operations import Operation
+
+JSON: Final = "application/json"
+MERGE_PATCH: Final = "application/merge-patch+json"
+
+_VISIBLE: Final = re.compile(r"[!-~]{1,200}")
+_TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Call(Request):
+    """A request. `api` is set on the subclass that `create_app` makes for its application."""
+
+    api: ClassVar[Api]
+
+    def __init__(self, environ: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__(environ, *args, **kwargs)
+        self.started = time.perf_counter()
+        self.request_id = new_id()
+        self.operation: Operation | None = None
+        self.principal: Principal = NOBODY
+        self.limits: RateLimit | None = None
+        given = environ.get("HTTP_X_CORRELATION_ID")
+        self._correlation_id: str | None = given if given is not None and _VISIBLE.fullmatch(given) else None
+        self._raw: bytes | None = None
+
+    # --- correlation ---------------------------------------------------------------------------------
+
+    @property
+    def correlation_id(self) -> str:
+        """What the body set, else `X-Correlation-ID`, else new. Raises Malformed for an unusable header."""
+        if self._correlation_id is None:
+            if "HTTP_X_CORRELATION_ID" in self.environ:
+                raise Malformed("X-Correlation-ID must be 1 to 200 visible ASCII characters.", code="malformed_header")
+            self._correlation_id = new_id()
+        return self._correlation_id
+
+    @correlation_id.setter
+    def correlation_id(self, value: str) -> None:
+        self._correlation_id = value
+
+    @property
+    def known_correlation_id(self) -> str | None:
+        """The correlation id if it has been settled; never raises."""
+        return self._correlation_id
+
+    @property
+    def traceparent(self) -> str:
+        """The caller's W3C `traceparent`, or a new one; W3C has an invalid one ignored."""
+        given = self.environ.get("HTTP_TRACEPARENT", "")
+        if _TRACEPARENT.fullmatch(given):
+            return str(given)
+        return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+    # --- body ----------------------------------------------------------------------------------------
+
+    def raw_body(self, limit: int) -> bytes:
+        """The body's bytes, at most `limit`. Raises TooLarge, UnsupportedMediaType. May be called again."""
+        if self._raw is None:
+            if self.environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower() != "identity":
+                raise UnsupportedMediaType("Encoded bodies are not taken.", code="unsupported_content_encoding")
+            self.max_content_length = limit
+            try:
+                self._raw = self.get_data(cache=False)
+            except RequestEntityTooLarge:
+                raise TooLarge(f"The body is over the limit of {limit} bytes.", limit=limit) from None
+        return self._raw
+
+    def json_body(self, limit: int, *, optional: bool = False, patch: bool = False) -> Any:
+        """The body as strict JSON. An absent one reads as `{}` where it is `optional`, else it is malformed."""
+        raw = self.raw_body(limit)
+        if not raw and optional:
+            return {}
+        given = self.environ.get("CONTENT_TYPE", "")
+        if given != JSON and not self._is_json(patch):
+            wanted = f"{JSON} or {MERGE_PATCH}" if patch else JSON
+            raise UnsupportedMediaType(f"The body must be {wanted}.")
+        return parse_json(raw)
+
+    def _is_json(self, patch: bool) -> bool:
+        charset = self.mimetype_params.get("charset", "utf-8").lower()
+        return charset in ("utf-8", "utf8") and (self.mimetype == JSON or (patch and self.mimetype == MERGE_PATCH))

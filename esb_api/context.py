@@ -1,0 +1,52 @@
+"""What the application holds for as long as it lives: settings, store, registries. One for each process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from esb_api.auth import BUILTIN, GROUP, Authenticator
+from esb_api.metrics import Metrics
+from esb_api.waiting import Waiting
+from esb_workers import plugins
+from esb_workers.errors import SettingsError
+from esb_workers.registry.clients import Clients, KeyRing
+from esb_workers.registry.quotas import Quotas
+from esb_workers.registry.rejections import Rejections
+from esb_workers.settings import Settings
+from esb_workers.store.engine import Database
+
+
+@dataclass(slots=True)
+class Api:
+    """The collaborators of every view. Opening it connects to nothing."""
+
+    settings: Settings
+    database: Database
+    keys: KeyRing
+    clients: Clients
+    quotas: Quotas
+    rejections: Rejections
+    waiting: Waiting
+    metrics: Metrics
+    authenticators: list[Authenticator] = field(default_factory=list)
+    #: The OpenAPI document, once somebody has asked for it.
+    openapi: bytes | None = None
+
+
+def open_api(settings: Settings) -> Api:
+    """The context for one application. To be called after any fork: connections do not survive one."""
+    if settings.database_url is None:
+        raise SettingsError("ESB_DATABASE_URL is not set")
+    database = Database(settings.database_url.get_secret_value(), pool_size=settings.api_threads, name="esb api")
+    api = Api(
+        settings=settings,
+        database=database,
+        keys=KeyRing(database),
+        clients=Clients(database),
+        quotas=Quotas(database, settings.redis_for_quotas()),
+        rejections=Rejections(database),
+        waiting=Waiting(settings.api_threads // 2),
+        metrics=Metrics(),
+    )
+    api.authenticators = [make(api) for make in plugins.load(GROUP, BUILTIN).values()]
+    return api

@@ -1,0 +1,98 @@
+"""Figures for Prometheus: requests of this API's processes, and the state of work as the database has it.
+
+Request counters live in memory, or, where `PROMETHEUS_MULTIPROC_DIR` was set before prometheus_client was
+imported (`server.py` does), in files that all processes of the server share. Figures of work are read from
+the database at each scrape: whichever process is asked answers for the whole bus.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from esb_workers.queues import POOL_IDS
+from esb_workers.store import figures
+from esb_workers.store.engine import Database
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """The request figures of one application."""
+
+    def __init__(self) -> None:
+        # A registry of its own, not the library's global one: several applications may live in one process.
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "esb_requests", "Requests answered.", ["operation", "method", "status"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "esb_request_duration_seconds",
+            "Time from request to answer.",
+            ["operation"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        # Finding a labelled child costs more than raising it; there are few combinations.
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def observe(self, operation: str, method: str, status: int, seconds: float) -> None:
+        """Count one answered request."""
+        key = (operation, method, status)
+        found = self._children.get(key)
+        if found is None:
+            found = (self._requests.labels(operation, method, str(status)), self._seconds.labels(operation))
+            self._children[key] = found
+        found[0].inc()
+        found[1].observe(seconds)
+
+    def text(self, database: Database) -> bytes:
+        """Everything, in Prometheus's text form."""
+        return generate_latest(self._requests_of_all()) + generate_latest(_work(database))
+
+    def _requests_of_all(self) -> CollectorRegistry:
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return self.registry
+        shared = CollectorRegistry()
+        multiprocess.MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+        return shared
+
+
+def _work(database: Database) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(_WorkCollector(database))
+    return registry
+
+
+class _WorkCollector(Collector):
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def collect(self) -> Iterable[Metric]:
+        with self._database.cursor() as cursor:
+            queues, attempts, executions = figures.queues(cursor), figures.attempts(cursor), figures.executions(cursor)
+        names = {number: name for name, number in POOL_IDS.items()}
+        depth = {names[row.pool]: float(row.due) for row in queues}
+        age = {names[row.pool]: row.oldest_due_age_ms / 1000 for row in queues}
+        flight = {names[row.pool]: float(row.in_flight) for row in queues}
+        workers = {names[row.pool]: float(row.workers) for row in queues}
+        yield _family("esb_queue_depth", "Rows due and not held.", "pool", depth)
+        yield _family("esb_queue_oldest_due_age_seconds", "Age of the oldest due row.", "pool", age)
+        yield _family("esb_queue_in_flight", "Rows that a worker holds.", "pool", flight)
+        yield _family("esb_workers", "Worker processes alive.", "pool", workers)
+        yield _family("esb_attempts_last_minute", "Delivery attempts ended in the last 60 s.", "outcome", attempts)
+        yield _family("esb_executions", "Executions: the open, and the last hour's.", "status", executions)
+
+
+def _family(name: str, help_text: str, label: str, counts: Mapping[Any, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, help_text, labels=[label])
+    for word, count in counts.items():
+        family.add_metric([word], count)
+    return family

@@ -1,0 +1,185 @@
+"""Endpoints, declared once: routing, authorisation, validation and the OpenAPI document read the same lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol, cast
+
+from flask import Blueprint, Flask, Response, request
+from pydantic import BaseModel
+
+from esb_api.auth import authenticate
+from esb_api.call import Call
+from esb_api.params import NoQuery, read_query
+from esb_api.principals import Access
+from esb_api.schemas.base import Body, Query
+from esb_api.validation import validated
+from esb_workers.errors import EsbError, NotFound
+from esb_workers.store.engine import StaleRevision
+
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+#: How often a call is done anew because registrations changed while it ran.
+ATTEMPTS: Final = 5
+
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+
+
+class View(Protocol):
+    """A view: `(call, *path values, body=…, query=…) -> Response`."""
+
+    __name__: str
+    __doc__: str | None
+    __call__: Callable[..., Response]
+
+
+class NoBody(Body):
+    """A POST that needs no body takes none, or `{}`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operation:
+    """One method on one path."""
+
+    method: Method
+    path: str
+    tag: str
+    view: View
+    access: Access
+    #: Model of the JSON body. For PATCH the view gets the parsed object unvalidated, to merge it.
+    body: type[BaseModel] | None
+    #: True: the body may be absent, and then reads as `{}`.
+    body_optional: bool
+    #: Other media types than JSON, for a view that reads `call.raw_body` itself: type → JSON Schema.
+    media: Mapping[str, Mapping[str, Any]]
+    query: type[Query]
+    #: Success status → model of the answer (None: no body; a string: a media type that is not JSON).
+    answers: Mapping[int, type[BaseModel] | str | None]
+    #: Statuses of refusals beyond those that follow from the rest (401, 403, 404 for `{id}`, 422 …).
+    refusals: tuple[int, ...]
+    #: Request headers the call honours, by name (documented in `openapi.HEADERS`).
+    headers: tuple[str, ...]
+    #: Body limit as a multiple of `ESB_MAX_BODY_BYTES`.
+    size: int
+    #: True: a cached client record will do, because the view's transaction refuses a stale revision.
+    cached: bool
+    #: Path parameters that are not UUIDs.
+    texts: frozenset[str] = field(default=frozenset())
+
+    @property
+    def name(self) -> str:
+        """The view's name: what metrics and logs call the operation."""
+        return self.view.__name__
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the path parameters, in order."""
+        return re.findall(r"{(\w+)}", self.path)
+
+    @property
+    def summary(self) -> str:
+        """The first line of the view's docstring."""
+        return (self.view.__doc__ or "").strip().partition("\n")[0]
+
+
+class Resource(Blueprint):
+    """The endpoints of one noun."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(tag, __name__)
+        self.tag = tag
+        self.operations: list[Operation] = []
+
+    def operation(
+        self,
+        method: Method,
+        path: str,
+        *,
+        access: Access,
+        body: type[BaseModel] | None = None,
+        body_optional: bool = False,
+        media: Mapping[str, Mapping[str, Any]] | None = None,
+        query: type[Query] = NoQuery,
+        answers: Mapping[int, type[BaseModel] | str | None],
+        refusals: tuple[int, ...] = (),
+        headers: tuple[str, ...] = (),
+        size: int = 1,
+        cached: bool = False,
+        texts: tuple[str, ...] = (),
+    ) -> Callable[[View], View]:
+        """Declare the decorated view as the operation `method` on `path` (`/services/{id}`)."""
+
+        def declare(view: View) -> View:
+            no_body = method == "POST" and body is None and not media
+            operation = Operation(
+                method=method, path=path, tag=self.tag, view=view, access=access, query=query, answers=answers,
+                body=NoBody if no_body else body, body_optional=body_optional or no_body, media=media or {},
+                refusals=refusals, headers=headers, size=size, cached=cached, texts=frozenset(texts),
+            )  # fmt: skip
+            self.operations.append(operation)
+            rule = re.sub(r"{(\w+)}", r"<\1>", path)
+            self.add_url_rule(rule, f"{method.lower()}_{view.__name__}", _endpoint(operation), methods=[method])
+            return view
+
+        return declare
+
+
+def _endpoint(operation: Operation) -> Callable[..., Response]:
+    names = operation.names
+
+    def endpoint(**values: str) -> Response:
+        call = cast(Call, request._get_current_object())  # type: ignore[attr-defined]
+        call.operation = operation
+        return _until_current(operation, call, [values[name] for name in names])
+
+    return endpoint
+
+
+def _until_current(operation: Operation, call: Call, values: list[str]) -> Response:
+    """Perform the call; anew if what it decided by has changed meanwhile.
+
+    A cached record may also have *refused* what a change has just allowed, so that a refusal stands only
+    if the cache proves to be current.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return _perform(operation, call, values)
+        except StaleRevision:
+            call.api.keys.refresh()
+        except EsbError:
+            if call.principal.rev is None or call.api.keys.refresh() == call.principal.rev:
+                raise
+    return _perform(operation, call, values)
+
+
+def _perform(operation: Operation, call: Call, values: list[str]) -> Response:
+    call.correlation_id  # noqa: B018  a bad X-Correlation-ID is refused before anything is done
+    authenticate(call, operation.access, cached=operation.cached)
+    for name, value in zip(operation.names, values, strict=True):
+        if name not in operation.texts and not _UUID.fullmatch(value):
+            raise NotFound
+    inputs: dict[str, Any] = {}
+    query = read_query(operation.query, call.args)
+    if operation.query is not NoQuery:
+        inputs["query"] = query
+    if operation.body is not None:
+        body = _read_body(operation, call)
+        if operation.body is not NoBody:
+            inputs["body"] = body
+    return operation.view(call, *values, **inputs)
+
+
+def _read_body(operation: Operation, call: Call) -> Any:
+    assert operation.body is not None
+    limit = call.api.settings.max_body_bytes * operation.size
+    patch = operation.method == "PATCH"
+    value = call.json_body(limit, optional=operation.body_optional, patch=patch)
+    # PUT and PATCH go through `patches`, which drops read-only fields and merges before it validates.
+    return value if operation.method in ("PUT", "PATCH") else validated(operation.body, value)
+
+
+def declared(app: Flask) -> list[Operation]:
+    """Every operation of the application, in the order of declaration."""
+    blueprints = app.blueprints.values()
+    return [operation for resource in blueprints if isinstance(resource, Resource) for operation in resource.operations]

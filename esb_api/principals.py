@@ -1,0 +1,49 @@
+"""Who asks, and what a kind of key may call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+from esb_workers.registry.clients import Client
+
+Kind = Literal["nobody", "operator", "client", "service"]
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Whoever the request's key belongs to."""
+
+    kind: Kind
+    client: Client | None = None
+    #: The one service whose heartbeat a service key may send.
+    service_id: str | None = None
+    #: Revision of the registrations that `client` was read at; None where nothing cached was used. A
+    #: decision by a cached record holds only if the accepting transaction still finds this revision.
+    rev: int | None = None
+
+    @property
+    def client_id(self) -> str | None:
+        """The client's id; None for the operator."""
+        return self.client.id if self.client else None
+
+    @property
+    def actor(self) -> str:
+        """Who, for the audit trail and the log."""
+        if self.client:
+            return f"client:{self.client.id}"
+        return f"service:{self.service_id}" if self.service_id else self.kind
+
+
+NOBODY = Principal("nobody")
+OPERATOR = Principal("operator")
+
+
+class Access(Enum):
+    """The kinds of key that a call takes."""
+
+    OPEN = frozenset[Kind](("nobody", "operator", "client", "service"))
+    OPERATOR = frozenset[Kind](("operator",))
+    CLIENT = frozenset[Kind](("operator", "client"))
+    SERVICE = frozenset[Kind](("operator", "service"))

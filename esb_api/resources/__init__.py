@@ -1,0 +1,11 @@
+"""One module for each noun, its endpoints declared on a `Resource`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from esb_api.operations import Resource
+from esb_api.resources.system import system
+
+#: Every resource of the API, in the order of the document.
+RESOURCES: Final[tuple[Resource, ...]] = (system,)

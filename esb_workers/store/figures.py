@@ -1,0 +1,39 @@
+"""Counts for metrics and for people. Each is bounded by an index: a scrape must not cost more as history grows."""
+
+from __future__ import annotations
+
+from esb_workers.store.engine import Cursor
+from esb_workers.store.jobs import QueueFigures
+from esb_workers.store.jobs import figures as queues
+
+__all__ = ["QueueFigures", "attempts", "executions", "queues", "server_version"]
+
+
+def attempts(cursor: Cursor) -> dict[str, int]:
+    """Attempts that ended in the last minute, by outcome; of deliveries at most ten minutes old."""
+    cursor.execute("""
+        select outcome, sum(n)::bigint from (
+          select case status when 'delivered' then 'ok' else 'failed' end as outcome, count(*) as n from delivery
+           where id >= esb_uuid_at(now() - interval '10 minutes') and finished_at > now() - interval '1 minute'
+             and status in ('delivered', 'dead') group by 1
+          union all
+          select outcome, count(*) from attempt
+           where delivery_id >= esb_uuid_at(now() - interval '10 minutes') and finished_at > now() - interval '1 minute'
+           group by 1) x group by 1""")
+    return {"ok": 0, "failed": 0} | {outcome: int(count) for outcome, count in cursor.fetchall()}
+
+
+def executions(cursor: Cursor) -> dict[str, int]:
+    """Executions by status: all that are open, and those of the last hour that are not."""
+    cursor.execute("""
+        select status, count(*) from execution
+         where id >= esb_uuid_at(now() - interval '1 hour')
+            or id = any(array(select execution_id from job where pool = 3 and execution_id is not null))
+         group by status""")
+    return {"running": 0, "completed": 0, "failed": 0} | {status: int(count) for status, count in cursor.fetchall()}
+
+
+def server_version(cursor: Cursor) -> str:
+    """PostgreSQL's own name of its version."""
+    cursor.execute("show server_version")
+    return str(cursor.fetchone()[0])  # type: ignore[index]
