@@ -1,0 +1,166 @@
+"""The resident engine: work goes on without a broker, under a lease, and stops in good order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from esb_workers.app import make_celery
+from esb_workers.runtime.ringer import Ringer
+from esb_workers.runtime.slots import Outcome, SlotEngine
+from esb_workers.settings import Settings
+from esb_workers.store import jobs, lanes
+from esb_workers.store.engine import Database
+from esb_workers.store.ids import new_id
+from esb_workers.store.jobs import Claim, Done
+
+DELIVERY = 2
+
+
+class Calls:
+    """Work that calls a function and records what it answers."""
+
+    deadline_seconds = 30.0
+
+    def __init__(self, database: Database, act: Callable[[Claim], dict[str, Any]]) -> None:
+        self.database, self.act = database, act
+
+    def prepare(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        return claims
+
+    def run(self, task: Claim) -> Outcome:
+        return Outcome({"id": task.id, "attempt": task.attempt, "detail": {}, **self.act(task)})
+
+    def release(self, claim: Claim) -> Any:
+        return {"id": claim.id, "attempt": claim.attempt, "o": "release"}
+
+    def record(self, worker: int, records: Sequence[Any]) -> Done:
+        with self.database.cursor() as cursor:
+            return jobs.done(cursor, worker, records)
+
+
+Start = Callable[[Callable[[Claim], dict[str, Any]]], SlotEngine]
+
+
+@pytest.fixture
+def start(database: Database) -> Iterator[Start]:
+    """Starts engines whose broker is not there: nothing listens on its port."""
+    engines: list[SlotEngine] = []
+    chosen = Settings.load({}, None, broker_url="redis://127.0.0.1:1/0", lease_seconds=2.0, sweep_seconds=0.5)
+
+    def run(act: Callable[[Claim], dict[str, Any]]) -> SlotEngine:
+        ringer = Ringer(make_celery(chosen))
+        engine = SlotEngine("delivery", chosen, database, ringer, Calls(database, act), slots=8)
+        engine.start()
+        engines.append(engine)
+        return engine
+
+    yield run
+    for engine in engines:
+        engine.stop(5)
+        engine.ringer.close()
+
+
+def submit(database: Database, name: str, count: int = 1, seconds_ahead: float = 0) -> list[str]:
+    made = [new_id() for _ in range(count)]
+    with database.cursor() as cursor:
+        lane = lanes.lane_id(cursor, DELIVERY, name)
+        cursor.execute("update lane set gate = null, gate_until = '-infinity' where id = %s", (lane,))
+        for job in made:
+            cursor.execute(
+                "insert into job (id, pool, lane_id, state, run_at, message_id) values (%s, 2, %s, %s, now() + make_interval(secs => %s), %s)",
+                (job, lane, "s" if seconds_ahead else "r", seconds_ahead, new_id()),
+            )
+    return made
+
+
+def statuses(database: Database) -> dict[str, str]:
+    with database.cursor() as cursor:
+        cursor.execute("select id, status from delivery")
+        return dict(cursor.fetchall())
+
+
+def test_work_is_done_though_no_broker_is_there(database: Database, start: Start, eventually: Callable[..., None]) -> None:
+    wanted = submit(database, "somewhere", 200)
+    start(lambda claim: {"o": "ok"})
+    eventually(lambda: statuses(database) == dict.fromkeys(wanted, "delivered"))
+
+
+def test_one_lane_is_drained_without_waiting_for_a_poll(database: Database, start: Start, eventually: Callable[..., None]) -> None:
+    engine = start(lambda claim: {"o": "ok"})
+    eventually(lambda: engine.worker_id)
+    wanted = submit(database, "somewhere", 100)
+    began = time.monotonic()
+    engine.poke()
+    eventually(lambda: len(statuses(database)) == len(wanted), every=0.005)
+    assert engine.figures.claimed == 100
+    assert time.monotonic() - began < 5, "a row after a row, each waiting for the poll, would take fifty seconds"
+
+
+def test_a_retry_comes_when_it_is_due(database: Database, start: Start, eventually: Callable[..., None]) -> None:
+    seen: list[float] = []
+
+    def fail_once(claim: Claim) -> dict[str, Any]:
+        seen.append(time.monotonic())
+        return {"o": "retry", "delay_ms": 300} if claim.tries == 0 else {"o": "ok"}
+
+    (wanted,) = submit(database, "somewhere")
+    start(fail_once)
+    eventually(lambda: statuses(database) == {wanted: "delivered"})
+    assert 0.29 <= seen[1] - seen[0]
+
+
+def test_a_bell_returns_when_the_pool_is_empty(database: Database, start: Start, eventually: Callable[..., None]) -> None:
+    engine = start(lambda claim: {"o": "ok"})
+    eventually(lambda: engine.worker_id)
+    wanted = submit(database, "somewhere", 20)
+    engine.drain()
+    eventually(lambda: len(statuses(database)) == len(wanted))
+
+
+def test_a_worker_declared_dead_starts_anew_and_its_late_result_is_dropped_once_another_has_claimed(
+    database: Database, start: Start, eventually: Callable[..., None]
+) -> None:
+    entered, go_on, calls = threading.Event(), threading.Event(), []
+
+    def act(claim: Claim) -> dict[str, Any]:
+        calls.append(claim.attempt)
+        if len(calls) == 1:
+            entered.set()
+            assert go_on.wait(20)
+            return {"o": "dead", "class": "TooLate"}
+        return {"o": "ok"}
+
+    engine = start(act)
+    (wanted,) = submit(database, "somewhere")
+    engine.poke()
+    assert entered.wait(10)
+    with database.cursor() as cursor:
+        cursor.execute("update worker set dead_at = now() where id = %s", (engine.worker_id,))
+    eventually(lambda: statuses(database) == {wanted: "delivered"}, seconds=20)
+    go_on.set()
+    eventually(lambda: engine.figures.superseded == 1)
+    assert statuses(database) == {wanted: "delivered"}
+    assert calls == [1, 2] and engine.figures.lives >= 2
+
+
+def test_a_stopping_worker_finishes_what_is_under_way(database: Database, start: Start, eventually: Callable[..., None]) -> None:
+    entered = threading.Event()
+
+    def act(claim: Claim) -> dict[str, Any]:
+        entered.set()
+        time.sleep(0.4)  # the call itself: it must be longer than a stop takes
+        return {"o": "ok"}
+
+    (wanted,) = submit(database, "somewhere")
+    engine = start(act)
+    assert entered.wait(10)
+    engine.stop(10)
+    assert statuses(database) == {wanted: "delivered"}
+    with database.cursor() as cursor:
+        cursor.execute("select count(*) from worker where dead_at is null")
+        assert cursor.fetchone() == (0,)
