@@ -39,7 +39,8 @@ class RetryPolicy:
     """When to try again. Times in milliseconds; `max_retries` counts tries after the first.
 
     A `schedule` replaces all the rest: its length is the number of retries and its entries the delays, exact
-    unless `jitter` is given with it. `jitter` 0.2 spreads a delay evenly over ±20 %.
+    unless `jitter` is given with it. `jitter` 0.2 lengthens a delay by chance by up to 20 %: nothing is ever tried
+    sooner than its author asked.
     """
 
     max_retries: int = 3
@@ -59,7 +60,7 @@ class RetryPolicy:
         state = RetryCallState(_NOT_RUN, None, (), {})
         state.attempt_number = retry
         exact = self._wait(state) * 1000
-        spread = exact * (1 + self.jitter * (2 * random() - 1))
+        spread = exact * (1 + self.jitter * random())
         return round(spread if self.schedule is not None else min(spread, self.max_delay))
 
     @cached_property

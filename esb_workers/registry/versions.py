@@ -16,7 +16,7 @@ _PRERELEASE = rf"(?P<pre>{_IDENTIFIER}(?:\.{_IDENTIFIER})*)"
 _BUILD = r"(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
 _VERSION = re.compile(rf"({_NUMBER})\.({_NUMBER})\.({_NUMBER})(?:-{_PRERELEASE})?{_BUILD}", re.ASCII)
 _X = rf"{_NUMBER}|[xX*]"
-_PARTIAL = rf"[v=\s]*({_X})(?:\.({_X})(?:\.({_X})(?:-?{_PRERELEASE})?{_BUILD})?)?"
+_PARTIAL = rf"[v=]?({_X})(?:\.({_X})(?:\.({_X})(?:-?{_PRERELEASE})?{_BUILD})?)?"
 _PARTIAL_RE = re.compile(_PARTIAL, re.ASCII)
 _HYPHEN = re.compile(r"\s*(\S+)\s+-\s+(\S+)\s*")
 _OPERATOR_GAP = re.compile(r"(>=|<=|[<>=^]|~>?)\s+")
@@ -137,16 +137,20 @@ def _alternative(text: str) -> Iterator[Comparator]:
     for term in _OPERATOR_GAP.sub(r"\1", text).split():
         match = _TERM.fullmatch(term)
         assert match is not None
-        yield from _bounds(match[1] or "=", _partial(match[2]))
+        operator = match[1] or "="
+        yield from _bounds(operator, _partial(match[2], strict=operator[0] not in "^~"))
 
 
-def _partial(text: str) -> _Partial:
+def _partial(text: str, strict: bool = False) -> _Partial:
     match = _PARTIAL_RE.fullmatch(text)
     if text == "":  # an operator alone stands before "any version"
         return None, None, None, ()
     if not match:
         raise ValueError(f"{text[:50]!r} is not a version or a part of one")
     major, minor, patch = (None if part in (None, "x", "X", "*") else int(part) for part in match.group(1, 2, 3))
+    gap = (major is None and minor is not None) or (minor is None and patch is not None)
+    if strict and (gap or text.startswith("=")):
+        raise ValueError(f"{text[:50]!r} is not a version or a part of one")
     if major is None or minor is None:
         return major, None, None, ()  # what follows an x counts as x
     return major, minor, patch, _words(match["pre"]) if patch is not None else ()
