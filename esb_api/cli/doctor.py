@@ -116,7 +116,7 @@ def _broker(settings: Settings) -> Finding:
         where = connection.as_uri()
         try:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=3)
-        except Exception as error:  # noqa: BLE001  kombu's transports raise errors of their own, without a common root
+        except Exception as error:  # kombu's transports raise errors of their own, without a common root
             advice = "start it, or set ESB_BROKER_URL right; until then work is late by one sweep, nothing is lost"
             return Finding("broker", "failed", f"{where}: {error}", advice)
     return Finding("broker", "ok", where)

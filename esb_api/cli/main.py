@@ -7,7 +7,8 @@ import sys
 
 import click
 
-from esb_api.cli import demo, doctor, processes, rest
+from esb_api.cli import doctor, processes, rest
+from esb_api.cli.demo.command import demo
 from esb_api.client import ApiError
 from esb_workers.errors import EsbError
 
@@ -21,14 +22,14 @@ def esb() -> None:
     """
 
 
-for _command in (*processes.COMMANDS, demo.demo, doctor.doctor, *rest.COMMANDS):
+for _command in (*processes.COMMANDS, demo, doctor.doctor, *rest.COMMANDS):
     esb.add_command(_command)
 
 
 def main() -> None:
     """The console script: errors raised on purpose become one clear line and exit code 1."""
     try:
-        esb(prog_name="esb")
+        esb(prog_name="esb", **_layout())
     except (EsbError, ApiError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
@@ -36,6 +37,11 @@ def main() -> None:
         # The reader (`| head`) has gone; the interpreter's last flush must not complain about it either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _layout() -> dict[str, int]:
+    """Help is laid out for the terminal; for a file or a pipe it is neither wrapped nor cut."""
+    return {"max_content_width": 120} if sys.stdout.isatty() else {"terminal_width": 10_000}
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def worker(pool: PoolName, concurrency: int | None) -> None:
 
     settings = _servers_named(Settings.load())
     end_with_parent()
-    run(settings, pool, concurrency)
+    sys.exit(run(settings, pool, concurrency))
 
 
 @click.command()
@@ -127,7 +127,7 @@ def scheduler() -> None:
 
     settings = _servers_named(Settings.load())
     end_with_parent()
-    run(settings)
+    sys.exit(run(settings))
 
 
 @click.command()

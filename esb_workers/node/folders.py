@@ -85,7 +85,7 @@ class FolderLock:
             holder = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(fd)
             raise FolderInUse(
-                f"{self._path.parent} is in use by process {holder}: stop that one first, or choose another data directory",
+                f"{self._path.parent} is in use by process {holder}: stop that one, or choose another data directory",
                 pid=holder,
             ) from None
         os.ftruncate(fd, 0)

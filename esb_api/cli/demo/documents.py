@@ -136,28 +136,45 @@ TRIAGE: Final[Json] = {
                 "type": "parallel",
                 "config": {
                     "branches": [
-                        {"name": "mail", "steps": [{
-                            "id": "mail-team",
-                            "name": "Mail the team",
-                            "type": "service_call",
-                            "config": {
-                                "serviceName": "email-service",
-                                "method": "notify",
-                                "payload": {"to": "${team}", "subject": "Issue ${issue.number}: ${issue.title}"},
-                                "resultPath": "mail",
-                            },
-                        }]},
-                        {"name": "audit", "steps": [{
-                            "id": "record",
-                            "name": "Record the decision",
-                            "type": "service_call",
-                            "config": {
-                                "serviceName": "audit-service",
-                                "method": "record",
-                                "payload": {"issue": "${issue.html_url}", "team": "${team}", "urgency": "${urgency}"},
-                                "resultPath": "record",
-                            },
-                        }]},
+                        {
+                            "name": "mail",
+                            "steps": [
+                                {
+                                    "id": "mail-team",
+                                    "name": "Mail the team",
+                                    "type": "service_call",
+                                    "config": {
+                                        "serviceName": "email-service",
+                                        "method": "notify",
+                                        "payload": {
+                                            "to": "${team}",
+                                            "subject": "Issue ${issue.number}: ${issue.title}",
+                                        },
+                                        "resultPath": "mail",
+                                    },
+                                }
+                            ],
+                        },
+                        {
+                            "name": "audit",
+                            "steps": [
+                                {
+                                    "id": "record",
+                                    "name": "Record the decision",
+                                    "type": "service_call",
+                                    "config": {
+                                        "serviceName": "audit-service",
+                                        "method": "record",
+                                        "payload": {
+                                            "issue": "${issue.html_url}",
+                                            "team": "${team}",
+                                            "urgency": "${urgency}",
+                                        },
+                                        "resultPath": "record",
+                                    },
+                                }
+                            ],
+                        },
                     ],
                     "join": "all",
                     "resultPath": "told",

@@ -1,0 +1,63 @@
+"""`python -m esb_workers worker POOL | scheduler | flower | migrate`: the processes that need no `esb_api`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from esb_workers.errors import EsbError, SettingsError
+from esb_workers.node.parent import end_with_parent
+from esb_workers.queues import POOLS
+from esb_workers.settings import Settings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one process until it is told to end; returns the exit code: 0, 1 failed, 2 wrong usage."""
+    arguments = _parser().parse_args(argv)
+    try:
+        settings = Settings.load()
+        end_with_parent()
+        return _run(arguments, settings)
+    except EsbError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m esb_workers", description="One process of the bus. Settings: ESB_….")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    worker = commands.add_parser("worker", help="work for one pool")
+    worker.add_argument("pool", choices=POOLS, metavar="POOL", help=", ".join(POOLS))
+    worker.add_argument("--concurrency", type=int, metavar="N", help="calls under way at once")
+    commands.add_parser("scheduler", help="keep time: timers, lost leases, schedules, retention")
+    commands.add_parser("flower", help="the Flower dashboard over the pools")
+    commands.add_parser("migrate", help="create the tables, or bring them up to date")
+    return parser
+
+
+def _run(arguments: argparse.Namespace, settings: Settings) -> int:
+    # Imported as they are needed: a process loads what it runs and nothing else.
+    if arguments.command == "worker":
+        from esb_workers.runtime import worker
+
+        return worker.run(settings, arguments.pool, arguments.concurrency)
+    if arguments.command == "scheduler":
+        from esb_workers.upkeep import scheduler
+
+        return scheduler.run(settings)
+    if arguments.command == "flower":
+        from esb_workers.node import flower
+
+        flower.run(settings)
+        return 0
+    from esb_workers.store.migrate import migrate
+
+    if settings.database_url is None:
+        raise SettingsError("ESB_DATABASE_URL is not set: there is no database to migrate")
+    print(f"The schema is version {migrate(settings.database_url.get_secret_value(), wait_seconds=30)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
