@@ -6,11 +6,12 @@ signals that end the supervisor arrive there.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -25,6 +26,7 @@ _POLL: Final = 0.1  # seconds between two looks at the children
 _TRIM_EVERY: Final = 10.0  # seconds between two looks at the size of their logs
 _SETTLED: Final = 10.0  # seconds a child must have lived for its next restart to be immediate again
 _DELAYS: Final = (0.0, 0.5, 1.0, 2.0, 3.0)  # seconds before the 1st, 2nd … restart of one that keeps dying
+_ONE_AND_THE_SAME: Final = 1.0  # seconds within which signals count as one
 _HOPELESS: Final = 4  # early deaths in a row that make a start fail
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -119,6 +121,7 @@ class Supervisor:
         self._say = say
         self._children: list[_Running] = []
         self._signals = 0
+        self._signalled_at = -math.inf
         self._previous: dict[signal.Signals, object] = {}
         self._trimmed_at = time.monotonic()
 
@@ -136,7 +139,10 @@ class Supervisor:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signals += 1
+        # One Ctrl-C may arrive twice, from the terminal and from whoever started this; only a later one is impatience.
+        if time.monotonic() - self._signalled_at > _ONE_AND_THE_SAME:
+            self._signals += 1
+        self._signalled_at = time.monotonic()
 
     @property
     def stopping(self) -> bool:
@@ -221,12 +227,12 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop the children stage by stage; a second signal cuts the graces short."""
-        patience = self._signals + 1
+        heeded = self._signals
         for stage in sorted({running.child.stage for running in self._children}):
-            self._stop_stage([r for r in self._children if r.child.stage == stage], patience)
+            self._stop_stage([r for r in self._children if r.child.stage == stage], heeded)
         self._children.clear()
 
-    def _stop_stage(self, stage: Iterable[_Running], patience: int) -> None:
+    def _stop_stage(self, stage: Sequence[_Running], heeded: int) -> None:
         alive = [running for running in stage if running.process is not None and running.process.poll() is None]
         for running in alive:
             self._signal(running)
@@ -234,7 +240,7 @@ class Supervisor:
         while alive:
             alive = [r for r in alive if r.process is not None and r.process.poll() is None]
             for running in alive:
-                if self._signals >= patience + 1 or time.monotonic() - started > running.child.grace:
+                if self._signals > heeded or time.monotonic() - started > running.child.grace:
                     self._say(f"{running.child.role} does not stop; it is killed")
                     self._end(running, kill=True)
             time.sleep(0.02)
