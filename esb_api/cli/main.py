@@ -30,12 +30,12 @@ def main() -> None:
     """The console script: errors raised on purpose become one clear line and exit code 1."""
     try:
         esb(prog_name="esb", **_layout())
-    except (EsbError, ApiError) as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
     except BrokenPipeError:
         # The reader (`| head`) has gone; the interpreter's last flush must not complain about it either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (EsbError, ApiError, OSError) as error:  # OSError: a folder that may not be written, a full disk
+        click.echo(f"Error: {error}", err=True)
         sys.exit(1)
 
 

@@ -44,7 +44,12 @@ def _main(argv: Sequence[str]) -> None:
     parent, death_signal, who, *command = argv
     if who != "-":
         uid, gid = map(int, who.split(":"))
-        _become(User(uid, gid))
+        try:
+            _become(User(uid, gid))
+        except OSError as error:
+            sys.exit(
+                f"cannot become user {uid}, as a server that refuses root must ({error}): start the bus as that user"
+            )
     if sys.platform == "linux":
         # After the change of user: that clears it.
         _libc("prctl", _PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
