@@ -335,7 +335,7 @@ def naive_wildcard(pattern: str, text: str) -> bool:
     if not pattern:
         return not text
     if pattern[0] == "*":
-        return naive_wildcard(pattern[1:], text) or bool(text) and naive_wildcard(pattern, text[1:])
+        return naive_wildcard(pattern[1:], text) or (bool(text) and naive_wildcard(pattern, text[1:]))
     return bool(text) and text[0] == pattern[0] and naive_wildcard(pattern[1:], text[1:])
 
 

@@ -1,0 +1,103 @@
+"""One route and one message: does it take it, which destinations, and in which form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from esb_workers.errors import EsbError, ExpressionError
+from esb_workers.expressions.cel import Expression
+from esb_workers.routing.route import Destination, Route
+from esb_workers.routing.strategies import Chooser, strategies
+
+Message = Mapping[str, Any]
+Variables = Mapping[str, Any]
+
+
+def variables_of(message: Message, now: datetime) -> dict[str, Any]:
+    """What the expressions of routes see of a message given as JSON; `now` is aware."""
+    return {
+        "message": message,
+        "payload": message.get("payload"),
+        "headers": message.get("headers") or {},
+        "source": message.get("source"),
+        "messageType": message.get("messageType"),
+        "correlationId": message.get("correlationId"),
+        "now": now,
+    }
+
+
+def admits(route: Route, message: Message, variables: Variables) -> bool:
+    """Whether an enabled route whose pattern matches takes the message."""
+    if route.conditions is not None and not route.conditions.matches(message):
+        return False
+    return route.filter is None or refusal(route.filter, variables) is None
+
+
+def objections(route: Route, message: Message, variables: Variables) -> list[str]:
+    """Which of the route's clauses, apart from its pattern, say no, and why."""
+    reasons = [] if route.enabled else ["the route is disabled"]
+    if route.conditions is not None:
+        reasons += [f"conditions: {reason}" for reason in route.conditions.explain(message)]
+    if route.filter is not None and (reason := refusal(route.filter, variables)):
+        reasons.append(f"filter: {reason}")
+    return reasons
+
+
+def refusal(expression: Expression, variables: Variables) -> str | None:
+    """Why a filter or condition says no, or None when it says yes. An error or a non-boolean is a no."""
+    try:
+        answer = expression.evaluate(variables)
+    except ExpressionError as error:
+        return error.detail
+    if answer is True:
+        return None
+    return f"{expression.source} is false" if answer is False else f"{expression.source} is not true or false"
+
+
+def choose(route: Route, variables: Variables, chooser: Chooser) -> list[Destination]:
+    """The destinations that get the message, in list order, wire taps included; empty when none's condition holds."""
+    willing = [d for d in route.destinations if d.condition is None or refusal(d.condition, variables) is None]
+    plain = [destination for destination in willing if not destination.wire_tap]
+    if not plain:
+        return []
+    chosen: Sequence[Destination] = plain
+    if route.strategy != "all":
+        chosen = strategies()[route.strategy](plain, chooser.choice(route))
+    if len(plain) == len(willing):
+        return list(chosen)
+    picked = {destination.index for destination in chosen}
+    return [destination for destination in willing if destination.wire_tap or destination.index in picked]
+
+
+def transforms(route: Route, destination: Destination) -> bool:
+    """Whether a delivery goes out in another form than the message."""
+    return route.transformation is not None or destination.transformation is not None
+
+
+def form(route: Route, destination: Destination, variables: Variables) -> tuple[Any, dict[str, str]]:
+    """Payload and headers of a delivery: the route's transformation, then the destination's upon it.
+
+    Raises TransformationError; it concerns this delivery alone.
+    """
+    payload, headers = variables["payload"], dict(variables["headers"])
+    for pipeline in (route.transformation, destination.transformation):
+        if pipeline is not None:
+            payload, headers = pipeline.apply(payload, headers, variables)
+    return payload, headers
+
+
+def ordering_key(route: Route, destination: Destination, message: Message, variables: Variables) -> str | None:
+    """The key that orders a delivery: the destination's, the route's, the message's; None orders nothing.
+
+    An expression that gives null, an empty text, or fails for want of a value, orders nothing either.
+    """
+    template = destination.ordering_key or route.ordering_key
+    if template is None:
+        return message.get("orderingKey")
+    try:
+        key = template.render(variables)
+    except EsbError:
+        return None
+    return None if key is None else template.render_text(variables) or None
