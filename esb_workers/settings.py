@@ -62,8 +62,8 @@ class Settings(BaseModel):
     worker_concurrency: int = Field(32, ge=1, le=512, description="Calls under way at once in one worker process.")
     worker_grace_seconds: float = Field(30, ge=0, le=600, description="How long a stopping worker lets calls under way finish, seconds.")
 
-    allow_cidrs: Networks = Field(LOOPBACK_AND_PRIVATE, description="Non-public networks that services may live in, comma list. Public addresses are always allowed.")
-    deny_cidrs: Networks = Field("", description="Networks no call may go to, comma list; wins over `ESB_ALLOW_CIDRS`. Link-local and metadata addresses are always refused.")
+    allow_cidrs: Networks = Field(_networks(LOOPBACK_AND_PRIVATE), description="Non-public networks that services may live in, comma list. Public addresses are always allowed.")
+    deny_cidrs: Networks = Field((), description="Networks no call may go to, comma list; wins over `ESB_ALLOW_CIDRS`. Link-local and metadata addresses are always refused.")
 
     retention_days: int = Field(30, ge=1, le=3650, description="How long finished messages, deliveries, executions and checks are kept, days.")
     log_format: Literal["json", "console"] = Field("json", description="Shape of log lines.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -62,7 +63,7 @@ def get(connection: Connection, client_id: str, *, lock: bool = False) -> Client
 
 
 def page(
-    connection: Connection, limit: int, after: str | None, filters: dict[str, list[str] | None]
+    connection: Connection, limit: int, after: str | None, filters: Mapping[str, Sequence[str] | None]
 ) -> list[ClientRow]:
     """Clients, newest first, one more than `limit` if there are more. `filters`: `name`, `status`."""
     query = select(client).order_by(client.c.id.desc()).limit(limit + 1)

@@ -20,6 +20,8 @@ _AWAY = ("08", "53", "57")
 _LOCK_TIMEOUT, _DEADLOCK, _SERIALIZATION = "55P03", "40P01", "40001"
 
 Cursor = psycopg2.extensions.cursor
+#: A SQLAlchemy connection inside a transaction, as other packages name it without importing SQLAlchemy.
+Transaction = Connection
 
 #: Ids are text everywhere in the code; SQLAlchemy's dialect would make UUID objects of them.
 _UUID_AS_TEXT = psycopg2.extensions.new_type((2950,), "UUID", lambda value, _: value)
@@ -67,9 +69,9 @@ class Database:
         """A raw cursor in autocommit. Raises Unavailable when the server is away, StaleRevision, Superseded."""
         lease = self._lease()
         try:
-            if not lease.dbapi_connection.autocommit:  # type: ignore[union-attr]
-                lease.dbapi_connection.autocommit = True  # type: ignore[union-attr]
-            with lease.dbapi_connection.cursor() as cursor:  # type: ignore[union-attr]
+            if not lease.dbapi_connection.autocommit:
+                lease.dbapi_connection.autocommit = True
+            with lease.dbapi_connection.cursor() as cursor:
                 yield cursor
         except psycopg2.Error as error:
             # What is left of the connection is unknown, unless the server itself refused the statement.
@@ -127,7 +129,7 @@ class Database:
             except exc.TimeoutError as error:
                 raise errors.Unavailable("all database connections are in use") from error
             # A connection that the server closed while it lay in the pool shows it; try a new one once.
-            if not lease.dbapi_connection.closed:  # type: ignore[union-attr]
+            if not lease.dbapi_connection.closed:
                 return lease
             lease.invalidate()
             if attempt == 2:

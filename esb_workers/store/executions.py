@@ -109,14 +109,10 @@ def park(
 ) -> Signs | None:
     """Let go until `run_at`, or until woken; None: the lease is lost."""
     cursor.execute(
-        "select * from esb_park(%(job)s, %(attempt)s, %(inbox)s, %(n)s, "
-        f"{_EVENTS}, %(run_at)s, case when %(signal)s is null then j.cursor - 'signal'"
-        " else coalesce(j.cursor, '{}') || jsonb_build_object('signal', %(signal)s::text) end)"
-        " from job j where j.id = %(job)s",
+        f"select * from esb_park(%(job)s, %(attempt)s, %(inbox)s, %(n)s, {_EVENTS}, %(run_at)s, %(signal)s)",
         {**_columns(key, n, events), "inbox": inbox, "run_at": run_at, "signal": signal},
     )
-    row = cursor.fetchone()
-    return _signs(row)
+    return _signs(cursor.fetchone())
 
 
 def _signs(row: Any) -> Signs | None:
@@ -245,13 +241,12 @@ def scope(cursor: Cursor, strand: str, path: str) -> ScopeRow | None:
     return ScopeRow(*row) if row else None
 
 
-def endings(cursor: Cursor, execution_id: str, path: str, visit: int, strand: str) -> list[tuple[int, str, str]]:
+def endings(cursor: Cursor, execution_id: str, path: str, fork: int) -> list[tuple[int, str, str]]:
     """How the children of a fork ended: (index, type, JSON text) by index. The children journal it under its path."""
     cursor.execute(
         "select iteration, type, data from event where execution_id = %s and path = %s"
-        " and type in ('branch.completed', 'branch.failed', 'item.completed', 'item.failed') and visit = %s and data is not null"
-        " order by iteration",
-        (execution_id, path, visit),
+        " and type in ('branch.completed', 'branch.failed', 'item.completed', 'item.failed') and visit = %s order by iteration",
+        (execution_id, path, fork),
     )
     return list(cursor.fetchall())
 
@@ -279,6 +274,16 @@ def signal_take(cursor: Cursor, key: StrandKey, name: str, visit: int) -> tuple[
     """(payload,) of the signal that is this visit's; None if there is none yet. Raises Superseded."""
     cursor.execute("select payload from esb_signal_take(%s, %s, %s, %s)", (*key, name, visit))
     return cursor.fetchone()  # type: ignore[return-value]
+
+
+def completed(cursor: Cursor, execution_id: str, step_ids: Sequence[str]) -> list[tuple[str, str]]:
+    """(path, JSON text) of every completed visit of these steps, in order of completion."""
+    cursor.execute(
+        "select path, data from event where execution_id = %s and type = 'step.completed'"
+        " and substring(path from '[^/]*$') = any(%s) order by seq",
+        (execution_id, list(step_ids)),
+    )
+    return list(cursor.fetchall())
 
 
 def outcome(cursor: Cursor, execution_id: str) -> tuple[str, str | None, str | None] | None:

@@ -36,10 +36,11 @@ class StoredMessage(NamedTuple):
     created_at: Any
 
 
-def accept(cursor: Cursor, revision: int, rows: Sequence[Mapping[str, Any]]) -> list[Accepted]:
+def accept(cursor: Cursor, revision: int | None, rows: Sequence[Mapping[str, Any]]) -> list[Accepted]:
     """Store messages and their routing jobs in one statement; see esb_accept for a row's fields.
 
-    Raises StaleRevision if the registrations moved since `revision` was read; then nothing is stored.
+    Raises StaleRevision if the registrations moved since `revision` was read; then nothing is stored. None: whatever
+    they are now.
     """
     cursor.execute("select i, outcome, id from esb_accept(%s, %s::json)", (revision, dumps(rows)))
     return [Accepted(*row) for row in cursor.fetchall()]

@@ -1,5 +1,5 @@
 -- What routing made of messages. r = [{id, attempt, to: [{id, lane, route, okey, prio, cursor, status, class,
--- payload, headers}], end: {status, reason}}]: deliveries to make (status 'forbidden': made and ended at once; payload:
+-- detail, payload, headers}], end: {status, reason}}]: deliveries to make (with a status, forbidden or dead: made and ended at once; payload:
 -- the transformed form), or, with none, how the message ended. Answers the rows that were still ours, with the
 -- keys to promote; the others were superseded.
 create or replace function esb_routed(p_worker bigint, r jsonb)
@@ -11,8 +11,8 @@ returns table (id uuid, lane_id int, okey text) language sql volatile as $$
   del as (delete from job where id = any(array(select id from own))),
   made as materialized (
     select d.*, own.id message_id, own.seq, own.expires_at from own, rows from (jsonb_to_recordset(own."to")
-        as (id uuid, lane int, route uuid, okey text, prio int, cursor jsonb, status text, class text, payload text, headers text))
-        with ordinality as d(id, lane, route, okey, prio, cursor, status, class, payload, headers, ord)
+        as (id uuid, lane int, route uuid, okey text, prio int, cursor jsonb, status text, class text, detail jsonb, payload text, headers text))
+        with ordinality as d(id, lane, route, okey, prio, cursor, status, class, detail, payload, headers, ord)
      where own.control is distinct from 'c'),
   ins as (
     insert into job (id, pool, lane_id, route_id, okey, state, run_at, message_id, expires_at, cursor)
@@ -20,8 +20,8 @@ returns table (id uuid, lane_id int, okey text) language sql volatile as $$
            now() - make_interval(secs => 30 * coalesce(d.prio, 5)), d.message_id, d.expires_at, d.cursor
       from made d where d.status is null order by d.seq, d.ord),
   ended as (
-    insert into delivery (id, message_id, route_id, lane_id, status, attempts, class, cursor, created_at)
-    select d.id, d.message_id, d.route, d.lane, d.status, 0, d.class, d.cursor, now() from made d where d.status is not null),
+    insert into delivery (id, message_id, route_id, lane_id, status, attempts, class, cursor, last, created_at)
+    select d.id, d.message_id, d.route, d.lane, d.status, 0, d.class, d.cursor, d.detail, now() from made d where d.status is not null),
   dead as (
     insert into dead_letter (delivery_id, message_id, lane_id, route_id, client_id, class)
     select d.id, d.message_id, d.lane, d.route, (select m.client_id from message m where m.id = d.message_id), d.class

@@ -45,7 +45,7 @@ end $$;
 -- Lets go of a strand until p_run_at (null: until it is woken), unless somebody wanted its attention since it
 -- last looked (inbox) or wants it to stop: then it stays in flight and looks again. The events stand either way.
 create or replace function esb_park(p_job uuid, p_attempt int, p_inbox int, p_n int, p_types text[], p_paths text[],
-  p_visits int[], p_iters int[], p_data text[], p_run_at timestamptz, p_cursor jsonb)
+  p_visits int[], p_iters int[], p_data text[], p_run_at timestamptz, p_signal text)
 returns table (control "char", inbox int, parked boolean) language plpgsql as $$
 declare v_execution uuid;
 begin
@@ -53,7 +53,8 @@ begin
      set state = case when not x.go then j.state when p_run_at is null then 'p' else 's' end::"char",
          run_at = case when x.go then coalesce(p_run_at, j.run_at) else j.run_at end,
          worker_id = case when x.go then null else j.worker_id end,
-         cursor = p_cursor
+         cursor = case when p_signal is null then j.cursor - 'signal'
+                       else coalesce(j.cursor, '{}') || jsonb_build_object('signal', p_signal) end
     from (select y.id, y.inbox = p_inbox and y.control is null as go from job y where y.id = p_job for update) x
    where j.id = x.id and j.attempt = p_attempt and j.state = 'f'
   returning j.execution_id, j.control, j.inbox, x.go into v_execution, control, inbox, parked;
@@ -62,10 +63,14 @@ begin
   return next;
 end $$;
 
--- Stops a strand that is wanted to pause. False: no longer wanted, or no longer ours.
+-- Stops a strand that is wanted to pause, or whose run is paused though nobody told it, because it was forked at
+-- that moment. False: no longer wanted, or no longer ours.
 create or replace function esb_halt(p_job uuid, p_attempt int) returns boolean language plpgsql as $$
 begin
-  update job set state = 'p', worker_id = null where id = p_job and attempt = p_attempt and state = 'f' and control = 'p';
+  perform 1 from execution e join job j on j.execution_id = e.id where j.id = p_job for share of e;
+  update job j set state = 'p', control = 'p', worker_id = null
+   where j.id = p_job and j.attempt = p_attempt and j.state = 'f' and j.control is distinct from 'c'
+     and exists (select from execution e where e.id = j.execution_id and e.status = 'paused');
   return found;
 end $$;
 

@@ -1,0 +1,69 @@
+"""What routing keeps in memory of the registrations, good for the revision it was read at."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from esb_workers.errors import Invalid
+from esb_workers.registry.clients import Client, client_of
+from esb_workers.routing.route import Route, compile_route
+from esb_workers.routing.strategies import Chooser
+from esb_workers.routing.table import RoutingTable
+from esb_workers.store import clients, revision, routes
+from esb_workers.store.engine import Database
+from esb_workers.store.routes import RouteRow
+
+log = logging.getLogger(__name__)
+
+
+class Book:
+    """Routes and grants. Not for several threads: the pump owns it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._rev = -1
+        self._routes_n = -1
+        self._table = RoutingTable([])
+        self._chooser = Chooser()  # outlives tables: whose turn it is does not change with a registration
+        self._clients: dict[str, Client | None] = {}
+
+    def at(self, rev: int) -> RoutingTable:
+        """The routes in force at least at revision `rev`, as a claim named it."""
+        if rev != self._rev:
+            with self._database.cursor() as cursor:
+                # The numbers first: rows read after them may be newer than they say, never older.
+                topics = revision.by_topic(cursor)
+                if topics["routes"] != self._routes_n:
+                    rows = routes.in_force(cursor)
+                    self._table = RoutingTable(filter(None, map(_compiled, rows)), self._chooser)
+                    self._routes_n = topics["routes"]
+            self._clients.clear()
+            self._rev = sum(topics.values())
+        return self._table
+
+    def may_use(self, client_id: str | None, service: str) -> bool:
+        """Whether a message's sender may reach a service; the operator may, a client that was deleted may not."""
+        if client_id is None:
+            return True
+        if client_id not in self._clients:
+            with self._database.read() as connection:
+                row = clients.get(connection, client_id)
+            self._clients[client_id] = client_of(row) if row else None
+        client = self._clients[client_id]
+        return client is not None and client.may_use(service)
+
+
+def full_body(row: RouteRow) -> Mapping[str, Any]:
+    """A route as it was written: the columns, and all that has none of its own."""
+    return {**row.body, "name": row.name, "priority": row.priority, "enabled": row.enabled}
+
+
+def _compiled(row: RouteRow) -> Route | None:
+    try:
+        return compile_route(full_body(row), route_id=row.id)
+    except Invalid as error:
+        # It was good when it was saved: a plug-in is missing here, or this code is older than the one that took it.
+        log.error("route %s cannot be used by this worker: %s", row.name, error.detail)
+        return None

@@ -1,0 +1,143 @@
+-- What a message and its deliveries look like from outside, and what people do to them: redact, retry, replay.
+
+-- The status of a message, derived from what is left to do and from history; see the table `message`.
+-- plpgsql, so that each of its statements keeps its plan: it runs for every row of a list, and is polled.
+create or replace function esb_message_status(p_id uuid, p_deliver_at timestamptz, p_created timestamptz)
+returns text language plpgsql stable as $$
+declare v text; n int; v_delivered int; v_expired int; v_cancelled int;
+begin
+  if exists (select 1 from job where id = p_id and pool = 1) then
+    return case when p_deliver_at > now() then 'scheduled' else 'accepted' end;
+  end if;
+  if exists (select 1 from job where message_id = p_id and pool = 2) then return 'routed'; end if;
+  select e.status into v from message_end e where e.message_id = p_id;
+  if v is not null then return v; end if;
+  -- The bound on the id prunes partitions; a day allows for clocks that differ.
+  select count(*), count(*) filter (where d.status = 'delivered'), count(*) filter (where d.status = 'expired'),
+         count(*) filter (where d.status = 'cancelled')
+    into n, v_delivered, v_expired, v_cancelled
+    from delivery d where d.message_id = p_id and d.id >= esb_uuid_at(p_created - interval '1 day');
+  return case when n = 0 then 'accepted' when v_delivered = n then 'delivered' when v_delivered > 0 then 'partially_delivered'
+              when v_expired = n then 'expired' when v_cancelled = n then 'cancelled' else 'failed' end;
+end $$;
+
+-- The deliveries of a message, open and ended, oldest first, each with its attempts. `held` says why one waits
+-- although its time has come: its lane is closed, it could not be tried, or its key is blocked.
+create or replace function esb_message_deliveries(p_id uuid, p_created timestamptz) returns json language sql stable as $$
+  with o as (
+    select j.*, l.name as lane, l.gate, l.gate_until,
+           case when j.state = 'f' then null
+                when j.cursor ? 'held' then j.cursor->>'held'
+                when l.gate_until > now() and not (j.state = 's' and j.run_at > now()) then l.gate
+                when j.state = 'b' then 'key_blocked' end as held
+      from job j join lane l on l.id = j.lane_id where j.message_id = p_id and j.pool = 2),
+  d as (
+    select o.id, o.route_id, o.lane, o.cursor, null::uuid as service_id, null::text as class, o.held, o.created_at,
+           null::timestamptz as finished_at, null::jsonb as last, null::int as attempts,
+           case when o.state = 'f' then 'in_flight' when o.held is not null then 'held'
+                when o.tries > 0 or o.losses > 0 then 'retrying' else 'pending' end as status,
+           case when o.state in ('f', 'b', 'q') then null when o.gate_until = 'infinity' then null
+                else greatest(o.run_at, o.created_at, o.gate_until) end as next_at
+      from o
+    union all
+    select v.id, v.route_id, l.name, v.cursor, v.service_id, v.class, null, v.created_at, v.finished_at, v.last, v.attempts, v.status, null
+      from delivery v join lane l on l.id = v.lane_id
+     where v.message_id = p_id and v.id >= esb_uuid_at(p_created - interval '1 day'))
+  select coalesce(json_agg(json_build_object('id', d.id, 'route_id', d.route_id, 'route', r.name, 'lane', d.lane, 'cursor', d.cursor,
+           'service_id', d.service_id, 'class', d.class, 'held', d.held, 'created_at', d.created_at, 'finished_at', d.finished_at,
+           'last', d.last, 'status', d.status, 'next_at', d.next_at,
+           'attempts', (select coalesce(json_agg(json_build_object('number', a.number, 'startedAt', a.started_at,
+                                 'finishedAt', a.finished_at, 'outcome', a.outcome, 'detail', a.detail) order by a.number), '[]')
+                          from attempt a where a.delivery_id = d.id)) order by d.id), '[]')
+    from d left join route r on r.id = d.route_id
+$$;
+
+-- Takes a message's content away: the payload, what transformations made of it, and what destinations answered,
+-- for an answer may repeat it. Answers null (no such message), the status that forbids it, or 'ok'.
+create or replace function esb_redact(p_id uuid) returns text language plpgsql volatile as $$
+declare m message; v text; v_ids uuid[];
+begin
+  select * into m from message where id = p_id for update;
+  if not found then return null; end if;
+  v := esb_message_status(m.id, m.deliver_at, m.created_at);
+  if v in ('accepted', 'scheduled', 'routed') then return v; end if;
+  update message set payload = null, redacted_at = coalesce(redacted_at, now()) where id = p_id;
+  select array_agg(d.id) into v_ids from delivery d
+   where d.message_id = p_id and d.id >= esb_uuid_at(m.created_at - interval '1 day');
+  delete from form where delivery_id = any(v_ids);
+  update attempt set detail = detail - 'responseBody' where delivery_id = any(v_ids) and detail ? 'responseBody';
+  update delivery set last = last - 'responseBody' where id = any(v_ids) and last ? 'responseBody';
+  return 'ok';
+end $$;
+
+-- Lets one delivery of a lane through although every circuit of its service is open: it becomes the probe. It
+-- goes before whatever waits there, for it is the one that a person has chosen.
+create or replace function esb_let_probe(p_lane int, p_delivery uuid) returns void language plpgsql volatile as $$
+declare v_name text;
+begin
+  select name into v_name from lane where id = p_lane and gate = 'circuit_open' and gate_until > now();
+  if not found then return; end if;
+  update service_state st set circuit_until = now() from service s
+   where s.name = v_name and s.id = st.service_id and s.status = 'active' and st.circuit = 'open' and st.circuit_until > now();
+  update job set run_at = least(run_at, (select min(run_at) from job where pool = 2 and lane_id = p_lane and state = 'r') - interval '1 ms')
+   where id = p_delivery and state in ('r', 'q');
+  perform esb_gate(v_name);
+  perform esb_changed('services');
+end $$;
+
+-- A retry by hand. Answers null (no such delivery), 'ok', or the word that forbids it: 'delivered', 'forbidden',
+-- 'in_flight', 'redacted'.
+create or replace function esb_retry_by_hand(p_delivery uuid) returns table (outcome text, message_id uuid, lane_id int, okey text)
+language plpgsql volatile as $$
+declare v_message uuid; v_state "char"; v_status text; v_redacted boolean;
+begin
+  select j.message_id, j.state into v_message, v_state from job j where j.id = p_delivery and j.pool = 2 for update;
+  if v_message is null then
+    select d.message_id, d.status into v_message, v_status from delivery d where d.id = p_delivery for update;
+  end if;
+  if v_message is null then return; end if;
+  select m.redacted_at is not null into v_redacted from message m where m.id = v_message for update;
+  v_status := case when v_redacted then 'redacted' when v_state = 'f' then 'in_flight'
+                   when v_status in ('delivered', 'forbidden') then v_status else 'ok' end;
+  if v_status <> 'ok' then
+    return query select v_status, v_message, null::int, null::text;
+    return;
+  end if;
+  return query select 'ok', v_message, t.lane_id, t.okey from esb_retry(p_delivery) t;
+  perform esb_let_probe(j.lane_id, j.id) from job j where j.id = p_delivery;
+end $$;
+
+-- Sends the next items of a replay, at most p_limit and, at a rate, those whose time comes within p_ahead: each is
+-- given its own moment, so that the rate holds however unevenly this is called. One row for each item handled;
+-- its lane is null where nothing could be retried (delivered or in flight by now, redacted).
+create or replace function esb_replay_step(p_replay uuid, p_limit int, p_ahead interval) returns table (lane_id int, okey text)
+language plpgsql volatile as $$
+declare r replay; v uuid; v_at timestamptz; v_lanes int[] := '{}';
+begin
+  select * into r from replay where id = p_replay and status = 'running' for update skip locked;
+  if not found then return; end if;
+  for v in select i.delivery_id from replay_item i where i.replay_id = p_replay and i.sent_at is null order by i.delivery_id limit p_limit loop
+    v_at := greatest(r.next_at, now());
+    exit when r.rate is not null and v_at > now() + p_ahead;
+    update replay_item set sent_at = now() where replay_id = p_replay and delivery_id = v;
+    lane_id := null; okey := null;
+    if exists (select 1 from dead_letter l join message m on m.id = l.message_id where l.delivery_id = v and m.redacted_at is null) then
+      select t.lane_id, t.okey into lane_id, okey from esb_retry(v) t;
+    end if;
+    if r.rate is not null then
+      update job set run_at = v_at, state = case when job.state = 'r' and v_at > now() then 's' else job.state end::"char"
+       where id = v and pool = 2 and job.state in ('r', 'q');
+      r.next_at := v_at + make_interval(secs => 1 / r.rate);
+    end if;
+    if lane_id is not null and not lane_id = any(v_lanes) then
+      v_lanes := v_lanes || lane_id;
+      perform esb_let_probe(lane_id, v);
+    end if;
+    return next;
+  end loop;
+  if exists (select 1 from replay_item i where i.replay_id = p_replay and i.sent_at is null) then
+    update replay set next_at = r.next_at where id = p_replay;
+  else
+    update replay set next_at = r.next_at, status = 'completed', finished_at = now() where id = p_replay;
+  end if;
+end $$;

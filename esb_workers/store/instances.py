@@ -1,0 +1,58 @@
+"""Instances of services as whoever calls them needs them: registration, health and circuit in one look."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from esb_workers.store.engine import Cursor
+
+
+class InstanceRow(NamedTuple):
+    """An instance as stored. `circuit_until` is in seconds since the epoch, by the database's clock."""
+
+    id: str
+    name: str
+    version: str
+    endpoint: str
+    weight: int
+    status: str
+    delivery: dict[str, Any]
+    secret: str | None
+    old_secret: str | None
+    old_secret_until: datetime | None
+    health: str
+    circuit: str
+    circuit_until: float
+    circuit_opens: int
+    circuit_epoch: int
+
+
+def load(cursor: Cursor) -> list[InstanceRow]:
+    """Every registered instance, oldest first."""
+    cursor.execute(
+        "select s.id, s.name, s.version, s.endpoint, s.weight, s.status, s.delivery, s.secret, s.old_secret, s.old_secret_until,"
+        " st.health, st.circuit, extract(epoch from st.circuit_until)::float8, st.circuit_opens, st.circuit_epoch"
+        " from service s join service_state st on st.service_id = s.id order by s.name, s.id"
+    )
+    return [InstanceRow(*row) for row in cursor.fetchall()]
+
+
+def database_clock(cursor: Cursor) -> float:
+    """The database's time in seconds since the epoch."""
+    cursor.execute("select extract(epoch from clock_timestamp())::float8")
+    return float(cursor.fetchone()[0])  # type: ignore[index]
+
+
+def disable(cursor: Cursor, service_id: str) -> bool:
+    """Take an instance out of use, as its own 410 asks; inside the transaction that records the answer."""
+    cursor.execute(
+        "update service set status = 'inactive', etag = etag + 1, updated_at = now()"
+        " where id = %s and status <> 'inactive' returning name",
+        (service_id,),
+    )
+    row = cursor.fetchone()
+    if row is None:
+        return False
+    cursor.execute("select esb_gate(%s), esb_changed('services')", (row[0],))
+    return True

@@ -1,0 +1,150 @@
+"""Routing: what was accepted becomes deliveries, by the routes in force."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from esb_workers.app import make_celery
+from esb_workers.bus import Bus, NewMessage
+from esb_workers.routing.tasks import make_engine
+from esb_workers.runtime.engine import Engine
+from esb_workers.runtime.ringer import Ringer
+from esb_workers.settings import Settings
+from esb_workers.store import revision, routes
+from esb_workers.store.engine import Database, StaleRevision
+
+
+@pytest.fixture
+def engine(database: Database) -> Iterator[Engine]:
+    settings = Settings.load({}, None, broker_url="redis://127.0.0.1:1/0", sweep_seconds=0.3)
+    ringer = Ringer(make_celery(settings))
+    running = make_engine(settings, database, ringer)
+    running.start()
+    yield running
+    running.stop(5)
+    ringer.close()
+
+
+@pytest.fixture
+def bus(engine: Engine, database: Database) -> Bus:
+    return Bus(database, engine.ringer)
+
+
+def add_route(database: Database, name: str, priority: int = 0, **body: Any) -> str:
+    with database.transaction() as connection:
+        made = routes.add(connection, name, priority, True, body)
+        connection.exec_driver_sql("select esb_changed('routes')")
+    return made.id
+
+
+def send(bus: Bus, message_type: str = "order.made", payload: str = '{"n": 1}', **fields: Any) -> str:
+    with bus.database.cursor() as cursor:
+        rev = revision.current(cursor)
+    new = NewMessage("shop", message_type, "corr-1", fields.pop("headers", "{}"), payload, **fields)
+    (outcome,) = bus.publish([new], rev)
+    return outcome.id
+
+
+def rows(database: Database, query: str, *arguments: Any) -> list[Any]:
+    with database.cursor() as cursor:
+        cursor.execute(query, arguments)
+        return cursor.fetchall()
+
+
+def deliveries(database: Database, message: str) -> list[tuple[str, str]]:
+    query = "select l.name, j.state from job j join lane l on l.id = j.lane_id where j.pool = 2 and j.message_id = %s order by j.seq"
+    return rows(database, query, message)
+
+
+def ended(database: Database, message: str) -> list[tuple[str]]:
+    return rows(database, "select status from message_end where message_id = %s", message)
+
+
+Eventually = Callable[..., None]
+
+
+def test_a_message_becomes_a_delivery_for_each_destination_of_each_route_that_takes_it(
+    database: Database, bus: Bus, eventually: Eventually
+) -> None:
+    add_route(database, "low", pattern="order.*", destinations=["billing"])
+    add_route(database, "high", priority=9, pattern="order.#", destinations=["audit", "stock@^1.2"])
+    add_route(database, "other", pattern="user.*", destinations=["mail"])
+    message = send(bus)
+    eventually(lambda: deliveries(database, message) == [("audit", "r"), ("stock", "r"), ("billing", "r")])
+
+
+def test_a_message_that_no_route_takes_is_unroutable_and_says_so(database: Database, bus: Bus, eventually: Eventually) -> None:
+    message = send(bus)
+    eventually(lambda: ended(database, message) == [("unroutable",)])
+
+
+def test_a_route_governs_every_message_accepted_after_its_answer(database: Database, bus: Bus, eventually: Eventually) -> None:
+    for n in range(10):
+        name = f"d{n}"
+        add_route(database, name, pattern=f"t{n}", destinations=[name])
+        message = send(bus, f"t{n}")
+        eventually(lambda m=message, d=name: deliveries(database, m) == [(d, "r")])
+
+
+def test_nothing_is_accepted_on_knowledge_that_is_out_of_date(database: Database, bus: Bus) -> None:
+    with bus.database.cursor() as cursor:
+        rev = revision.current(cursor)
+    add_route(database, "new", pattern="#", destinations=["d"])
+    with pytest.raises(StaleRevision):
+        bus.publish([NewMessage("shop", "order.made", "c", "{}", "1")], rev)
+    assert rows(database, "select count(*) from message") == [(0,)]
+
+
+def test_a_transformation_is_made_once_and_kept_with_its_delivery(database: Database, bus: Bus, eventually: Eventually) -> None:
+    template = {"type": "template", "output": {"number": "${payload.n}", "what": "${messageType}"}}
+    add_route(database, "shaped", pattern="#", destinations=["d"], transformation=template)
+    message = send(bus)
+    eventually(lambda: deliveries(database, message))
+    query = "select f.payload from form f join job j on j.id = f.delivery_id where j.message_id = %s"
+    ((form,),) = rows(database, query, message)
+    assert json.loads(form) == {"number": 1, "what": "order.made"}
+
+
+def test_a_transformation_that_fails_ends_that_delivery_alone(database: Database, bus: Bus, eventually: Eventually) -> None:
+    broken = {"type": "template", "output": "${payload.missing.field}"}
+    add_route(database, "r", pattern="#", destinations=[{"service": "a", "transformation": broken}, "b"])
+    message = send(bus)
+    eventually(lambda: deliveries(database, message) == [("b", "r")])
+    query = "select status, class, last->>'error' from delivery where message_id = %s"
+    ((status, error_class, reason),) = rows(database, query, message)
+    assert (status, error_class) == ("dead", "TransformationError") and "missing" in reason
+    assert len(rows(database, "select 1 from dead_letter where message_id = %s", message)) == 1
+
+
+def test_a_delivery_outside_the_clients_grant_is_forbidden_and_the_rest_goes_out(
+    database: Database, bus: Bus, eventually: Eventually
+) -> None:
+    client = "01890000-0000-7000-8000-000000000001"
+    with database.cursor() as cursor:
+        cursor.execute("insert into client (id, name, allowed_services) values (%s, 'shop', '{b}')", (client,))
+    add_route(database, "r", pattern="#", destinations=["a", "b"])
+    message = send(bus, client_id=client)
+    eventually(lambda: deliveries(database, message) == [("b", "r")])
+    query = "select l.name, d.status from delivery d join lane l on l.id = d.lane_id where d.message_id = %s"
+    assert rows(database, query, message) == [("a", "forbidden")]
+
+
+def test_deliveries_of_one_key_are_queued_in_the_order_of_acceptance(database: Database, bus: Bus, eventually: Eventually) -> None:
+    add_route(database, "r", pattern="#", destinations=["d"])
+    wanted = [send(bus, ordering_key="k") for _ in range(20)]
+    query = "select message_id from job where pool = 2 order by seq"
+    eventually(lambda: [m for (m,) in rows(database, query)] == wanted)
+    states = [s for (s,) in rows(database, "select state from job where pool = 2 order by seq")]
+    assert states == ["r"] + ["q"] * 19
+
+
+def test_a_message_waits_for_its_time(database: Database, bus: Bus, eventually: Eventually) -> None:
+    add_route(database, "r", pattern="#", destinations=["d"])
+    message = send(bus, deliver_at=datetime.now(UTC) + timedelta(seconds=1))
+    assert rows(database, "select state from job where id = %s", message) == [("s",)]
+    eventually(lambda: deliveries(database, message) == [("d", "r")], seconds=5)
