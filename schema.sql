@@ -426,6 +426,7 @@ create index execution_correlation on execution (correlation_id);
 create index execution_workflow on execution (workflow_id, id);
 create index execution_client on execution (client_id, id) where client_id is not null;
 create index execution_business_key on execution (business_key) where business_key is not null;
+create index execution_parent on execution (parent_job) where parent_job is not null;
 
 -- One open run per workflow and business key.
 create table business_key (

@@ -6,6 +6,7 @@ second looks at each list as a graph: targets, reachability, cycles that nothing
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -23,9 +24,9 @@ from esb_workers.orchestration.document import (
     join,
 )
 from esb_workers.orchestration.model import Catch, Evaluate, Program, Step, StepList
-from esb_workers.orchestration.retry import RetryPolicy
 from esb_workers.orchestration.steps import step_types
 from esb_workers.orchestration.steps.base import StepType
+from esb_workers.registry.retries import RetryPolicy
 
 #: Handlers that `errorHandling.onError` may name besides a step.
 HANDLERS: Final = ("log-error", "fail", "continue", "compensate")
@@ -59,9 +60,10 @@ class _Compiler:
             document = DefinitionDocument.model_validate(raw)
         except ValidationError as error:
             self.faults += field_errors(error, "definition")
-            document = self._salvaged(raw)
-            if document is None:
+            salvaged = self._salvaged(raw, error)
+            if salvaged is None:
                 return None
+            document = salvaged
         where = "definition.steps"
         top = self.list(document.steps, where, sequential=document.flow == "sequential")
         program = Program(top, self.steps, document.variables)
@@ -72,14 +74,19 @@ class _Compiler:
             self.faults += graph.faults(part, roots)
         return program
 
-    def _salvaged(self, raw: Any) -> DefinitionDocument | None:
-        """The steps of a definition that is wrong elsewhere, so that their faults are named as well."""
-        steps = raw.get("steps") if isinstance(raw, dict) else None
-        if not isinstance(steps, list) or not 0 < len(steps) <= MAX_STEPS:
+    def _salvaged(self, raw: Any, error: ValidationError) -> DefinitionDocument | None:
+        """A definition without what is wrong at its top, so that the faults of its steps are named as well."""
+        rest = copy.deepcopy(raw) if isinstance(raw, dict) else {}
+        for fault in error.errors():
+            part: Any = rest
+            for name in fault["loc"][:-1]:
+                part = part.get(name) if isinstance(part, dict) else None
+            if isinstance(part, dict) and fault["loc"]:
+                part.pop(fault["loc"][-1], None)
+        try:
+            return DefinitionDocument.model_validate(rest)
+        except ValidationError:
             return None
-        return DefinitionDocument.model_construct(
-            steps=steps, flow="sequential" if raw.get("flow") == "sequential" else "explicit"
-        )
 
     def _settings(self, program: Program, document: DefinitionDocument) -> None:
         program.timeout = document.timeout
@@ -184,7 +191,9 @@ class _Compiler:
             self.faults += field_errors(error, where)
             return None
         kind = self._kind(document.type, where)
-        step = Step(document.id or f"{of.id}:compensate", document.type, kind, where, document.name, timeout=document.timeout)
+        step = Step(
+            document.id or f"{of.id}:compensate", document.type, kind, where, document.name, timeout=document.timeout
+        )
         step.retry = retry_policy(document.retry_policy)
         if type(kind) is StepType:
             return step
@@ -196,6 +205,9 @@ class _Compiler:
 
     def template(self, value: Any, path: str) -> Evaluate:
         return self._compiled(language.template, value, path)
+
+    def url_text(self, value: str, path: str) -> Evaluate:
+        return self._compiled(language.url_text, value, path)
 
     def expression(self, text: str, path: str) -> Evaluate:
         return self._compiled(language.expression, text, path)
@@ -218,6 +230,9 @@ class _At:
     def template(self, value: Any, path: str) -> Evaluate:
         return self._compiler.template(value, join(self._where, [path]))
 
+    def url_text(self, value: str, path: str) -> Evaluate:
+        return self._compiler.url_text(value, join(self._where, [path]))
+
     def expression(self, text: str, path: str) -> Evaluate:
         return self._compiler.expression(text, join(self._where, [path]))
 
@@ -238,5 +253,5 @@ def retry_policy(document: RetryPolicyDocument | None) -> RetryPolicy | None:
         document.initial_delay,
         document.max_delay,
         document.jitter,
-        tuple(document.schedule),
+        tuple(document.schedule) or None,
     )

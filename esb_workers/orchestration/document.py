@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from esb_workers.errors import FieldError
-from esb_workers.orchestration.steps.fields import RESULT_PATH, PositiveMilliseconds, Milliseconds, StepId
+from esb_workers.orchestration.steps.fields import RESULT_PATH, Milliseconds, PositiveMilliseconds, StepId
 
 Cel = Annotated[str, Field(min_length=1, max_length=10_000)]
 MAX_STEPS = 1000
@@ -71,7 +71,9 @@ class ErrorHandlingDocument(Document):
     """What holds for steps that do not say otherwise."""
 
     retry_policy: RetryPolicyDocument | None = None
-    on_error: str = Field("fail", min_length=1, max_length=100, description="log-error, fail, continue, compensate, or a step id.")
+    on_error: str = Field(
+        "fail", min_length=1, max_length=100, description="log-error, fail, continue, compensate, or a step id."
+    )
 
 
 class DefinitionDocument(Document):

@@ -32,7 +32,13 @@ class Failure:
 
     def as_error(self, step: str, attempts: int) -> dict[str, Any]:
         """The `error` that handlers and readers see."""
-        return {"class": self.error_class, "message": self.message, "step": step, **self.details, "attempts": attempts}
+        return {"class": self.error_class, "message": self.message, "step": step, "attempts": attempts, **self.details}
+
+    @classmethod
+    def of(cls, error: Mapping[str, Any], *, retryable: bool = False) -> Failure:
+        """The failure that passes an inner step's error on as it is."""
+        details = {key: value for key, value in error.items() if key not in ("class", "message")}
+        return cls(str(error.get("class")), str(error.get("message")), retryable, None, details)
 
 
 class StepFailed(Exception):

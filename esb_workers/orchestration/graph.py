@@ -24,7 +24,11 @@ def unread(step: Step) -> bool:
 
 def edges(step: Step) -> list[tuple[str, str]]:
     """Every way out of a step: (path of the field that names it, target)."""
-    found = [(f"{step.where}.config.{path}", target) for path, target in step.kind.jumps(step.config)] if step.config is not None else []
+    found = (
+        [(f"{step.where}.config.{path}", target) for path, target in step.kind.jumps(step.config)]
+        if step.config is not None
+        else []
+    )
     through = step.config is None or step.kind.falls_through(step.config) or step.condition is not None
     if step.on_success is not None:
         found.append((f"{step.where}.onSuccess", step.on_success))
@@ -65,7 +69,9 @@ def _unreachable(part: StepList, roots: Iterable[str]) -> list[FieldError]:
             seen.add(name)
             waiting += [target for _, target in edges(part.steps[name])]
     return [
-        FieldError(step.where, f"step {name!r} is never reached") for name, step in part.steps.items() if name not in seen
+        FieldError(step.where, f"step {name!r} is never reached")
+        for name, step in part.steps.items()
+        if name not in seen
     ]
 
 

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from esb_workers.orchestration.retry import ONCE, RetryPolicy
+from esb_workers.registry.retries import RetryPolicy
 
 if TYPE_CHECKING:
     from esb_workers.orchestration.steps.base import StepType
+
+#: Tried once: what a step without any policy gets.
+ONCE = RetryPolicy(max_retries=0)
 
 Names = Mapping[str, Any]
 #: A compiled template or expression: give it the names in scope. Raises StepFailed (ExpressionError).
@@ -80,5 +83,8 @@ class Program:
     output_schema: Callable[[Any], str | None] | None = None
 
     def policy(self, step: Step) -> RetryPolicy:
-        """A step's own retry policy, else the definition's, else none."""
-        return step.retry or self.retry or ONCE
+        """A step's own retry policy, else the definition's, else none.
+
+        A step made of steps does not inherit: its parts have been retried already.
+        """
+        return step.retry or (None if step.lists else self.retry) or ONCE

@@ -36,6 +36,7 @@ class Current:
     failures: int = 0
     memo: JSON | None = None
     due: str | None = None  # wire time of the next attempt
+    id: str | None = None  # made for this attempt, if its type wants one
 
 
 @dataclass(slots=True)
@@ -114,11 +115,11 @@ def _apply_step(state: State, event: Event, what: str) -> None:
     current = _visit(frame, event, step_of(path))
     data = event.data
     if what == "started":
-        current.attempt, current.due = data["attempt"], None
+        current.attempt, current.due, current.id = data["attempt"], None, data.get("id", current.id)
     elif what == "waiting":
         current.memo = data.get("memo")
     elif what == "retrying":
-        current.failures, current.memo, current.due = current.failures + 1, None, data["at"]
+        current.failures, current.memo, current.due, current.id = current.failures + 1, None, data["at"], None
     elif what == "completed":
         _complete(state, frame, step_of(path), data)
     elif what == "failed":
@@ -128,6 +129,15 @@ def _apply_step(state: State, event: Event, what: str) -> None:
     elif what == "compensated" and state.undo:
         state.undo.pop()
         frame.current = None
+
+
+def place_of(state: State, path: str) -> Frame:
+    """The frame a path belongs to, without leaving those inside it."""
+    prefix = prefix_of(path)
+    for frame in reversed(state.frames):
+        if frame.prefix == prefix:
+            return frame
+    return state.frames[0]
 
 
 def _frame_for(state: State, path: str) -> Frame:
@@ -212,7 +222,7 @@ def _retry(state: State) -> None:
     state.succeeded, state.result = False, None
     if state.frames and state.frame.current is not None:
         current = state.frame.current
-        current.failures, current.memo, current.due = 0, None, None
+        current.failures, current.memo, current.due, current.id = 0, None, None, None
 
 
 def put(target: JSON, path: str, value: Any) -> None:

@@ -93,7 +93,14 @@ def journal(cursor: Cursor, execution_id: str, strand: str) -> tuple[tuple[int, 
 
 
 def step(
-    cursor: Cursor, key: StrandKey, n: int, events: Sequence[EventRow], *, stand: int, lease_seconds: float, snapshot: str | None
+    cursor: Cursor,
+    key: StrandKey,
+    n: int,
+    events: Sequence[EventRow],
+    *,
+    stand: int,
+    lease_seconds: float,
+    snapshot: str | None,
 ) -> Signs | None:
     """One transition; None: the lease is lost. With a control set only the first `stand` events are kept."""
     cursor.execute(
@@ -105,7 +112,14 @@ def step(
 
 
 def park(
-    cursor: Cursor, key: StrandKey, n: int, events: Sequence[EventRow], *, inbox: int, run_at: datetime | None, signal: str | None
+    cursor: Cursor,
+    key: StrandKey,
+    n: int,
+    events: Sequence[EventRow],
+    *,
+    inbox: int,
+    run_at: datetime | None,
+    signal: str | None,
 ) -> Signs | None:
     """Let go until `run_at`, or until woken; None: the lease is lost."""
     cursor.execute(
@@ -154,7 +168,9 @@ def fork(
 
 def join(cursor: Cursor, key: StrandKey, n: int, events: Sequence[EventRow], *, ok: bool) -> bool:
     """End a child; whether that woke its parent. Raises Superseded."""
-    cursor.execute(f"select esb_join(%(job)s, %(attempt)s, %(n)s, {_EVENTS}, %(ok)s)", {**_columns(key, n, events), "ok": ok})
+    cursor.execute(
+        f"select esb_join(%(job)s, %(attempt)s, %(n)s, {_EVENTS}, %(ok)s)", {**_columns(key, n, events), "ok": ok}
+    )
     return bool(cursor.fetchone()[0])  # type: ignore[index]
 
 

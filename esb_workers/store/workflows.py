@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from esb_workers.store.engine import Cursor, is_unique_violation
-
 import psycopg2
+
+from esb_workers.store.engine import Cursor, is_unique_violation
 
 _COLUMNS = "w.id, w.name, w.version, w.description, w.definition, w.lane_id, w.created_at, w.deleted_at"
 

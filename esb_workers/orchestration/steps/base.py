@@ -34,6 +34,9 @@ class At(Protocol):
     def template(self, value: Any, path: str) -> Evaluate:
         """Compile a JSON value with `${…}` in it."""
 
+    def url_text(self, value: str, path: str) -> Evaluate:
+        """Compile a string of a URL's path: values in it are percent-encoded."""
+
     def expression(self, text: str, path: str) -> Evaluate:
         """Compile a CEL expression."""
 
@@ -62,7 +65,7 @@ class Completed:
     merge: bool = False
     at: str | None = None
     names: Mapping[str, Any] = field(default_factory=dict)
-    next: str | None | _Onward = ONWARD
+    next: str | _Onward | None = ONWARD
     final: bool = False  # ends the run, branch, item or round
     without_output: bool = False  # a `succeed` that names none
 
@@ -104,6 +107,7 @@ class Fork:
     tolerated: int = 0
     total: int | None = None
     items: Sequence[Any] | None = None
+    variables: tuple[str, str] = ("item", "index")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,7 @@ class Call:
     execution_id: str
     memo: Mapping[str, Any] | None = None
     input: Any = None
+    fresh_id: str = ""
     last: Any = None  # a loop: the output of the round that has just ended
 
     @property
@@ -157,6 +162,8 @@ class StepType:
     pauses: ClassVar[bool] = False
     #: Ends its path whatever `onSuccess` says.
     ends: ClassVar[bool] = False
+    #: Wants an id made and journaled before the attempt: `call.fresh_id`, the same again after a crash.
+    wants_id: ClassVar[bool] = False
     #: May be the `compensate` of a step.
     compensates: ClassVar[bool] = False
 

@@ -1,0 +1,98 @@
+"""The world as one strand's steps see it: the port of `world`, over the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from esb_workers.orchestration.failures import VALIDATION_ERROR, Failure, StepFailed
+from esb_workers.orchestration.lookup import find_workflow
+from esb_workers.orchestration.programs import Programs
+from esb_workers.orchestration.strand import Strand
+from esb_workers.orchestration.world import Child, Ending, ForkView, Services
+from esb_workers.store import executions
+from esb_workers.store.engine import Database
+from esb_workers.store.ids import new_id
+from esb_workers.store.json import dumps
+
+
+class StrandWorld:
+    """Bound to a strand: what it takes and starts is fenced by it."""
+
+    def __init__(self, database: Database, services: Services, programs: Programs, strand: Strand) -> None:
+        self._database = database
+        self._programs = programs
+        self._strand = strand
+        self.services = services
+        self.client_id = strand.loaded.client_id
+        self.correlation_id = strand.loaded.correlation_id
+        self.traceparent = strand.loaded.traceparent
+
+    def signal(self, name: str, visit: int) -> tuple[Any] | None:
+        """The payload of the signal that is this visit's, if it has come."""
+        with self._database.cursor() as cursor:
+            taken = executions.signal_take(cursor, self._strand.key, name, visit)
+        return None if taken is None else (orjson.loads(taken[0]) if taken[0] is not None else None,)
+
+    def start(self, workflow: Mapping[str, str], child_id: str, given: Mapping[str, Any], *, wait: bool) -> None:
+        """Start another run under this id; nothing happens if that was done before. May raise StepFailed."""
+        with self._database.cursor() as cursor:
+            found = find_workflow(
+                cursor, workflow.get("workflowId"), workflow.get("workflowName"), workflow.get("version")
+            )
+        if found is None:
+            raise StepFailed(Failure(VALIDATION_ERROR, f"there is no workflow {' '.join(workflow.values())}"))
+        program = self._programs.get(found).program
+        if program.input_schema is not None and (fault := program.input_schema(dict(given))) is not None:
+            raise StepFailed(Failure(VALIDATION_ERROR, f"the input does not fit inputSchema: {fault}"))
+        row = {
+            "id": child_id,
+            "workflow": found,
+            "lane": self._programs.get(found).lane_id,
+            "wait": wait,
+            "input": dumps(dict(given)),
+            "timeout": program.timeout,
+        }
+        with self._database.cursor() as cursor:
+            executions.spawn(cursor, self._strand.key, row)
+
+    def child(self, child_id: str) -> Child:
+        """Where a run that was started stands."""
+        with self._database.cursor() as cursor:
+            found = executions.outcome(cursor, child_id)
+        if found is None:
+            return Child("failed", error={"class": VALIDATION_ERROR, "message": "the run is gone"})
+        status, output, error = found
+        return Child(status, orjson.loads(output) if output else None, orjson.loads(error) if error else None)
+
+    def fork(self, path: str, fork: int) -> ForkView:
+        """How the children of a fork stand."""
+        strand = self._strand
+        with self._database.cursor() as cursor:
+            scope = executions.scope(cursor, strand.key.job, f"{path}~{fork}")
+            if scope is None or not scope.closed:
+                return ForkView(False, 0, 0, 0, 0, 0)
+            rows = executions.endings(cursor, strand.loaded.execution_id, path, fork)
+        endings = [_ending(index, type_, orjson.loads(data)) for index, type_, data in rows]
+        return ForkView(True, scope.kids, scope.need, scope.failed, scope.tolerated, scope.open, endings)
+
+    def cull(self, path: str, fork: int) -> None:
+        """Stop those children of a fork that still run."""
+        with self._database.cursor() as cursor:
+            executions.cull(cursor, self._strand.key.job, f"{path}~{fork}")
+
+    def completed(self, step_ids: Sequence[str]) -> list[tuple[str, Any]]:
+        """(path, output) of every completed visit of these steps in the run, in order of completion."""
+        with self._database.cursor() as cursor:
+            rows = executions.completed(cursor, self._strand.loaded.execution_id, step_ids)
+        return [(path, orjson.loads(data).get("output")) for path, data in rows]
+
+    def new_id(self) -> str:
+        """A fresh id."""
+        return new_id()
+
+
+def _ending(index: int, type_: str, data: Mapping[str, Any]) -> Ending:
+    return Ending(index, type_.endswith(".completed"), data.get("output"), data.get("error"))

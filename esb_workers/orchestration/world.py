@@ -1,0 +1,111 @@
+"""What step types may do to the world, and what a strand needs of it: ports, filled in by `tasks`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from esb_workers.orchestration.failures import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRequest:
+    """A call of a service by name, as a step wants it. `path` None: the service's own."""
+
+    service: str
+    path: str
+    http_method: str
+    body: bytes
+    headers: Mapping[str, str]
+    query: Mapping[str, str]
+    idempotency_key: str
+    correlation_id: str
+    traceparent: str | None
+    timeout_ms: int | None
+    client_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a service answered, 2xx. `value` is its JSON, or its text."""
+
+    status: int
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Nobody may be called now: maintenance, or every circuit is open. Look again in `retry_ms`."""
+
+    reason: str
+    retry_ms: int
+
+
+ServiceReply = Answer | Held | Failure
+
+
+class Services(Protocol):
+    """The services behind the bus."""
+
+    def call(self, request: ServiceRequest) -> ServiceReply:
+        """One attempt at one instance. Never raises for what the outside world does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A run that another run started."""
+
+    status: str
+    output: Any = None
+    error: Mapping[str, Any] | None = None
+
+
+class World(Protocol):
+    """What a step sees of the world, bound to its own strand."""
+
+    client_id: str | None
+    correlation_id: str
+    traceparent: str | None
+    services: Services
+
+    def signal(self, name: str, visit: int) -> tuple[Any] | None:
+        """The payload of the signal that is this visit's, if it has come."""
+
+    def start(self, workflow: Mapping[str, str], child_id: str, given: Mapping[str, Any], *, wait: bool) -> None:
+        """Start another run under this id; nothing happens if that was done before. May raise StepFailed."""
+
+    def child(self, child_id: str) -> Child:
+        """Where a run that was started stands."""
+
+    def fork(self, path: str, fork: int) -> ForkView:
+        """How the children of a fork stand."""
+
+    def cull(self, path: str, fork: int) -> None:
+        """Stop those children of a fork that still run."""
+
+    def new_id(self) -> str:
+        """A fresh id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How one child of a fork ended."""
+
+    index: int
+    ok: bool
+    output: Any = None
+    error: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForkView:
+    """A fork as its parent finds it."""
+
+    closed: bool
+    kids: int
+    need: int
+    failed: int
+    tolerated: int
+    open: int
+    endings: list[Ending] = field(default_factory=list)

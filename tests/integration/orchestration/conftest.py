@@ -1,0 +1,14 @@
+"""Fixtures of the workflow tests."""
+
+from __future__ import annotations
+
+import pytest
+from workflow_bench import Bench
+
+from esb_workers.store.engine import Database
+
+
+@pytest.fixture
+def bench(database: Database) -> Bench:
+    """An engine over a fresh database."""
+    return Bench(database)
