@@ -19,6 +19,7 @@ How to add an endpoint
            ...
            return created(RouteAnswer(...), f"/routing/routes/{route_id}", etag=1)
 
+   A PUT body comes without its read-only fields; a PATCH body comes raw, for `patches.merged`.
    Values of the path (`{id}`) come as positional arguments in order; `body` and `query` by keyword, when
    declared. A view raises from `esb_workers.errors`; `problems.py` translates once.
 3. Name the resource in `resources/__init__.py`. The contract test holds answers and document together.

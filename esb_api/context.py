@@ -8,10 +8,15 @@ from esb_api.auth import BUILTIN, GROUP, Authenticator
 from esb_api.metrics import Metrics
 from esb_api.waiting import Waiting
 from esb_workers import plugins
+from esb_workers.app import make_celery
+from esb_workers.bus import Bus
 from esb_workers.errors import SettingsError
 from esb_workers.registry.clients import Clients, KeyRing
 from esb_workers.registry.quotas import Quotas
 from esb_workers.registry.rejections import Rejections
+from esb_workers.registry.secrets import Vault
+from esb_workers.registry.services import Services
+from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
 from esb_workers.store.engine import Database
 
@@ -23,6 +28,8 @@ class Api:
     settings: Settings
     database: Database
     keys: KeyRing
+    bus: Bus
+    services: Services
     clients: Clients
     quotas: Quotas
     rejections: Rejections
@@ -31,6 +38,13 @@ class Api:
     authenticators: list[Authenticator] = field(default_factory=list)
     #: The OpenAPI document, once somebody has asked for it.
     openapi: bytes | None = None
+
+    def close(self) -> None:
+        """Write what is gathered, stop the ringer, close the connections."""
+        self.rejections.write()
+        self.bus.ringer.close()
+        self.quotas.close()
+        self.database.dispose()
 
 
 def open_api(settings: Settings) -> Api:
@@ -42,6 +56,8 @@ def open_api(settings: Settings) -> Api:
         settings=settings,
         database=database,
         keys=KeyRing(database),
+        bus=Bus(database, Ringer(make_celery(settings))),
+        services=Services(database, Vault(settings.secret_keys)),
         clients=Clients(database),
         quotas=Quotas(database, settings.redis_for_quotas()),
         rejections=Rejections(database),

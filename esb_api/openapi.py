@@ -90,7 +90,7 @@ def _schemas(operations: Iterable[Operation]) -> tuple[Refs, Json]:
     for operation in operations:
         if operation.body is not None:
             wanted[operation.body, "validation"] = None
-            if operation.method == "PATCH":
+            if operation.merges:
                 patched.append(operation.body)
         for model in operation.answers.values():
             if isinstance(model, type):
@@ -186,7 +186,7 @@ def _request_body(operation: Operation, refs: Refs) -> Json | None:
     content: Json = {media_type: {"schema": schema} for media_type, schema in operation.media.items()}
     if operation.body is not None:
         schema = dict(refs[operation.body, "validation"])
-        if operation.method == "PATCH":
+        if operation.merges:
             schema["$ref"] += "Patch"
             content[MERGE_PATCH] = {"schema": schema}
         content[JSON] = {"schema": schema}

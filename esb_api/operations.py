@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from esb_api.auth import authenticate
 from esb_api.call import Call
 from esb_api.params import NoQuery, read_query
+from esb_api.patches import replaced
 from esb_api.principals import Access
 from esb_api.schemas.base import Body, Query
 from esb_api.validation import validated
@@ -47,8 +48,10 @@ class Operation:
     tag: str
     view: View
     access: Access
-    #: Model of the JSON body. For PATCH the view gets the parsed object unvalidated, to merge it.
-    body: type[BaseModel] | None
+    #: Model of the JSON body.
+    body: type[Body] | None
+    #: True: the body is a merge patch of `body`. The view gets it as it is, to merge it into what is stored.
+    merges: bool
     #: True: the body may be absent, and then reads as `{}`.
     body_optional: bool
     #: Other media types than JSON, for a view that reads `call.raw_body` itself: type → JSON Schema.
@@ -64,6 +67,8 @@ class Operation:
     size: int
     #: True: a cached client record will do, because the view's transaction refuses a stale revision.
     cached: bool
+    #: True: the view gets the parsed JSON and checks it itself; `body` then only documents it.
+    raw: bool = False
     #: Path parameters that are not UUIDs.
     texts: frozenset[str] = field(default=frozenset())
 
@@ -97,7 +102,8 @@ class Resource(Blueprint):
         path: str,
         *,
         access: Access,
-        body: type[BaseModel] | None = None,
+        body: type[Body] | None = None,
+        merges: bool | None = None,
         body_optional: bool = False,
         media: Mapping[str, Mapping[str, Any]] | None = None,
         query: type[Query] = NoQuery,
@@ -106,6 +112,7 @@ class Resource(Blueprint):
         headers: tuple[str, ...] = (),
         size: int = 1,
         cached: bool = False,
+        raw: bool = False,
         texts: tuple[str, ...] = (),
     ) -> Callable[[View], View]:
         """Declare the decorated view as the operation `method` on `path` (`/services/{id}`)."""
@@ -114,8 +121,8 @@ class Resource(Blueprint):
             no_body = method == "POST" and body is None and not media
             operation = Operation(
                 method=method, path=path, tag=self.tag, view=view, access=access, query=query, answers=answers,
-                body=NoBody if no_body else body, body_optional=body_optional or no_body, media=media or {},
-                refusals=refusals, headers=headers, size=size, cached=cached, texts=frozenset(texts),
+                body=NoBody if no_body else body, merges=method == "PATCH" if merges is None else merges, body_optional=body_optional or no_body, media=media or {},
+                refusals=refusals, headers=headers, size=size, cached=cached, raw=raw, texts=frozenset(texts),
             )  # fmt: skip
             self.operations.append(operation)
             rule = re.sub(r"{(\w+)}", r"<\1>", path)
@@ -173,10 +180,10 @@ def _perform(operation: Operation, call: Call, values: list[str]) -> Response:
 def _read_body(operation: Operation, call: Call) -> Any:
     assert operation.body is not None
     limit = call.api.settings.max_body_bytes * operation.size
-    patch = operation.method == "PATCH"
-    value = call.json_body(limit, optional=operation.body_optional, patch=patch)
-    # PUT and PATCH go through `patches`, which drops read-only fields and merges before it validates.
-    return value if operation.method in ("PUT", "PATCH") else validated(operation.body, value)
+    value = call.json_body(limit, optional=operation.body_optional, patch=operation.merges)
+    if operation.merges or operation.raw:
+        return value
+    return (replaced if operation.method == "PUT" else validated)(operation.body, value)
 
 
 def declared(app: Flask) -> list[Operation]:

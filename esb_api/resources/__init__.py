@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from esb_api.operations import Resource
+from esb_api.resources.clients import clients
+from esb_api.resources.services import services
 from esb_api.resources.system import system
 
 #: Every resource of the API, in the order of the document.
-RESOURCES: Final[tuple[Resource, ...]] = (system,)
+RESOURCES: Final[tuple[Resource, ...]] = (services, clients, system)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +15,7 @@ from esb_workers.registry.quotas import Limit, limits_of
 from esb_workers.store import audit, revision
 from esb_workers.store import clients as store
 from esb_workers.store.clients import ClientRow, KeyRow
-from esb_workers.store.engine import Database, is_unique_violation
+from esb_workers.store.engine import Database, Transaction, is_unique_violation
 
 ANY: Final = "*"
 
@@ -153,7 +153,7 @@ class Clients:
         with self._database.read() as connection:
             return _found(store.get(connection, client_id))
 
-    def page(self, limit: int, after: str | None, **filters: list[str] | None) -> list[ClientRow]:
+    def page(self, limit: int, after: str | None, **filters: Sequence[str] | None) -> list[ClientRow]:
         """Clients, newest first, one more than `limit` if there are more. Filters: `name`, `status`."""
         with self._database.read() as connection:
             return store.page(connection, limit, after, filters)
@@ -242,5 +242,5 @@ def _unique_name() -> Iterator[None]:
         raise
 
 
-def _changed(connection: Any, by: str, action: str, row: ClientRow, **detail: Any) -> None:
+def _changed(connection: Transaction, by: str, action: str, row: ClientRow, **detail: Any) -> None:
     audit.changed(connection, "clients", audit.Change(by, action, "client", row.id, row.name, detail or None))

@@ -141,6 +141,11 @@ class Quotas:
             self._suspend(error)
             return self._database.used(client_id, limits)
 
+    def close(self) -> None:
+        """Close the connections to Redis."""
+        if self._redis:
+            self._redis.close()
+
     def _counter(self) -> Counter:
         return self._redis if self._redis and time.monotonic() >= self._redis_back_at else self._database
 
@@ -252,6 +257,10 @@ class RedisCounter:
         """See Counter."""
         _, at, used = self._run(client_id, limits, 0)
         return [_window(limit, at, count) for limit, count in zip(limits, used, strict=True)]
+
+    def close(self) -> None:
+        """Close every thread's connection."""
+        self._pool.disconnect()
 
     def _run(
         self, client_id: str, limits: tuple[Limit, ...], places: int, at: int = 0
