@@ -8,7 +8,8 @@ _CHANGE = """
     with changed as (
       update service_state st set circuit = %(to)s, circuit_opens = %(opens)s, circuit_epoch = st.circuit_epoch + 1,
              circuit_changed_at = now(), circuit_until = now() + make_interval(secs => %(seconds)s),
-             probe_until = case when %(to)s = 'half_open' then now() + make_interval(secs => %(seconds)s) else '-infinity' end
+             probe_until = case %(to)s when 'half_open' then now() + make_interval(secs => %(seconds)s)
+                                       else '-infinity' end
         from service s
        where st.service_id = %(id)s and s.id = st.service_id and st.circuit_epoch = %(epoch)s
          and (%(to)s <> 'half_open' or (st.circuit <> 'closed' and st.circuit_until <= now()))

@@ -145,7 +145,7 @@ class Resolver:
     def _run(self, key: tuple[str, int], future: Future[Sequence[Endpoint]]) -> None:
         try:
             result = self._lookup(*key)
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for it must hear of it
+        except Exception as error:  # whatever it is, those who wait must hear of it
             self._forget(key)
             future.set_exception(error)
         else:

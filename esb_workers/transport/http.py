@@ -246,6 +246,6 @@ def _as_requests(reply: Response, request: requests.PreparedRequest) -> requests
     response.elapsed = timedelta(milliseconds=reply.duration_ms)
     response.request, response.url = request, request.url or ""
     # The body is here already; requests keeps it in this attribute once it has been read.
-    response._content = reply.body
+    response._content = reply.body  # noqa: SLF001
     response.encoding = requests.utils.get_encoding_from_headers(response.headers)
     return response

@@ -1,0 +1,109 @@
+"""The second act: one attempt at one instance, with no transaction open."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import requests
+from requests.adapters import BaseAdapter
+
+from esb_workers.delivery import request as requesting
+from esb_workers.delivery.prepare import Prepared
+from esb_workers.errors import EsbError
+from esb_workers.registry.choice import Chooser, Chosen, NotNow
+from esb_workers.registry.instances import DEFAULT_TIMEOUT
+from esb_workers.registry.retries import Answered, Failed, Outcome, nearest
+from esb_workers.store.messages import StoredMessage
+from esb_workers.transport.errors import CallFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """An attempt that was made. `body` is what came back, `error` why nothing did; milliseconds."""
+
+    prepared: Prepared
+    chosen: Chosen
+    outcome: Outcome
+    duration_ms: int
+    body: bytes = b""
+    content_type: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotCalled:
+    """An attempt that was not made: `held` for now, or ended as `expired` or `dead`."""
+
+    prepared: Prepared
+    ending: str
+    reason: str
+    retry_ms: int = 0
+
+
+Result = Called | NotCalled
+
+
+class Caller:
+    """Makes attempts. One a process; safe for threads."""
+
+    def __init__(self, chooser: Chooser, adapter: BaseAdapter) -> None:
+        self._chooser = chooser
+        self._adapter = adapter
+
+    def call(self, prepared: Prepared) -> Result:
+        """Try a delivery once. Never raises for what message, registration or the outside world is like."""
+        message, payload = prepared.message, prepared.payload
+        if message is None or payload is None:
+            return NotCalled(prepared, "dead", "PayloadGone")
+        if message.expires_at is not None and message.expires_at <= datetime.now(UTC):
+            return NotCalled(prepared, "expired", "expired")
+        chosen = self._chooser.choose(prepared.destination, _longest(prepared))
+        if isinstance(chosen, NotNow):
+            return NotCalled(prepared, "held", chosen.reason, chosen.retry_ms)
+        called = self._attempt(prepared, message, payload, chosen)
+        self._report(called)
+        return called
+
+    def _attempt(self, prepared: Prepared, message: StoredMessage, payload: str, chosen: Chosen) -> Called:
+        started = time.monotonic()
+        try:
+            request = requesting.build(prepared, message, payload, chosen.instance, time.time())
+            timeout = nearest(prepared.plan.timeout, chosen.instance.timeout, default=DEFAULT_TIMEOUT)
+            response = self._adapter.send(request, timeout=timeout / 1000)
+        except CallFailed as error:
+            outcome = Failed(error.error_class, error.transient)
+            return Called(prepared, chosen, outcome, _since(started), error=f"{error.error_class}: {error.detail}")
+        except EsbError as error:  # of our own making: an expression in the path that fails for this message
+            outcome = Failed(type(error).__name__, transient=False)
+            return Called(prepared, chosen, outcome, _since(started), error=f"{type(error).__name__}: {error.detail}")
+        return _answered(prepared, chosen, response)
+
+    def _report(self, called: Called) -> None:
+        outcome = called.outcome
+        if isinstance(outcome, Failed) and not outcome.transient:
+            if called.chosen.probe:  # nothing was learnt, and the probe is used up
+                self._chooser.report(called.chosen, ok=False)
+            return
+        self._chooser.report(called.chosen, ok=not outcome.counts_against_circuit)
+
+
+def _answered(prepared: Prepared, chosen: Chosen, response: requests.Response) -> Called:
+    return Called(
+        prepared=prepared,
+        chosen=chosen,
+        outcome=Answered(response.status_code, response.headers.get("Retry-After")),
+        duration_ms=round(response.elapsed.total_seconds() * 1000),
+        body=response.content,
+        content_type=response.headers.get("Content-Type"),
+    )
+
+
+def _longest(prepared: Prepared) -> int:
+    """How long a call may take as far as is known before an instance is chosen: the lease of a probe."""
+    return prepared.plan.timeout or 60_000
+
+
+def _since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)

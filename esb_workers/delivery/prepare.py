@@ -1,0 +1,72 @@
+"""The first act: everything a delivery needs, loaded for a whole claim in a few round trips."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from esb_workers.delivery.plan import NO_PLAN, Plan, RouteBook
+from esb_workers.registry.instances import Directory
+from esb_workers.registry.selection import Destination
+from esb_workers.store import lanes, messages
+from esb_workers.store.engine import Cursor, Database
+from esb_workers.store.jobs import Claim
+from esb_workers.store.messages import StoredMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A delivery ready to be tried. `message` is None when it is gone; payload and headers are what goes out."""
+
+    claim: Claim
+    destination: Destination
+    service: str  # the destination as the route names it: `name` or `name@RANGE`
+    message: StoredMessage | None = None
+    payload: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    plan: Plan = NO_PLAN
+
+
+class Preparer:
+    """Loads deliveries. One a process; used by the pump alone."""
+
+    def __init__(self, database: Database, directory: Directory, book: RouteBook) -> None:
+        self._database = database
+        self._directory = directory
+        self._book = book
+        self._lanes: dict[int, str] = {}  # names of lanes never change
+
+    def prepare(self, claims: Sequence[Claim]) -> list[Prepared]:
+        """One Prepared for each claim, in order. Raises Unavailable."""
+        newest = max(claim.rev for claim in claims)
+        self._directory.refresh(self._database, newest)
+        self._book.refresh(self._database, newest, {claim.route_id for claim in claims if claim.route_id})
+        with self._database.cursor() as cursor:
+            stored = messages.load(cursor, list({claim.message_id for claim in claims if claim.message_id}))
+            forms = messages.forms(cursor, [claim.id for claim in claims])
+            self._learn_lanes(cursor, claims)
+        return [self._one(claim, stored.get(claim.message_id or ""), forms.get(claim.id)) for claim in claims]
+
+    def _learn_lanes(self, cursor: Cursor, claims: Sequence[Claim]) -> None:
+        unknown = {claim.lane_id for claim in claims} - self._lanes.keys()
+        if unknown:
+            self._lanes |= lanes.names(cursor, list(unknown))
+
+    def _one(self, claim: Claim, message: StoredMessage | None, form: tuple[str, str] | None) -> Prepared:
+        where: Mapping[str, Any] = claim.cursor or {}
+        service = where.get("dest") or self._lanes[claim.lane_id]
+        destination = Destination.parse(service)
+        if message is None:
+            return Prepared(claim, destination, service)
+        payload, headers = form if form is not None else (message.payload, message.headers)
+        return Prepared(
+            claim=claim,
+            destination=destination,
+            service=service,
+            message=message,
+            payload=payload if message.payload is not None else None,
+            headers=json.loads(headers) if headers != "{}" else {},
+            plan=self._book.plan(claim.route_id, where.get("i"), service),
+        )

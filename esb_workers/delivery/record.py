@@ -1,0 +1,133 @@
+"""The third act: what became of an attempt, in the words of the store."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from esb_workers.delivery.call import Called, NotCalled, Result
+from esb_workers.delivery.policy import Dead, Decision, Delivered, Retry, decide
+from esb_workers.delivery.prepare import Prepared
+from esb_workers.registry.retries import DEFAULT_POLICY, Answered, nearest
+from esb_workers.store import deliveries
+from esb_workers.store.deliveries import Reply
+from esb_workers.store.engine import Database
+from esb_workers.store.jobs import Claim, Done
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A row for the store, and what is to happen in the same transaction if the row is still ours."""
+
+    row: dict[str, Any]
+    disables: str | None = None  # the instance that wants nothing any more
+    reply: Reply | None = None
+
+
+def of(result: Result, chance: Callable[[], float] = random.random) -> Record:
+    """The record of an attempt, made or not."""
+    if isinstance(result, NotCalled):
+        return Record(_not_called(result))
+    decision = _decision(result, chance)
+    row = _base(result.prepared.claim) | _ending(decision, result.prepared)
+    row |= {"detail": _detail(result), "service": result.chosen.instance.id}
+    disables = result.chosen.instance.id if isinstance(decision, Dead) and decision.disables else None
+    reply = _reply(result) if isinstance(decision, Delivered) else None
+    return Record(row, disables, reply)
+
+
+def release(claim: Claim) -> Record:
+    """Of a delivery that was not started."""
+    return Record(_base(claim) | {"o": "release"})
+
+
+def write(database: Database, worker: int, records: Sequence[Record]) -> Done:
+    """Write records; a row that is no longer ours is left alone, with all that hangs on it. Raises Unavailable."""
+    extras = [record for record in records if record.disables or record.reply]
+    return deliveries.record(
+        database,
+        worker,
+        [record.row for record in records],
+        disables={record.row["id"]: record.disables for record in extras if record.disables},
+        replies={record.row["id"]: record.reply for record in extras if record.reply},
+    )
+
+
+def _base(claim: Claim) -> dict[str, Any]:
+    return {"id": claim.id, "attempt": claim.attempt}
+
+
+def _not_called(result: NotCalled) -> dict[str, Any]:
+    base = _base(result.prepared.claim)
+    if result.ending == "held":
+        return base | {"o": "hold", "held": result.reason, "delay_ms": result.retry_ms}
+    return base | {"o": result.ending, "class": result.reason}
+
+
+def _decision(called: Called, chance: Callable[[], float]) -> Decision:
+    policy = nearest(called.prepared.plan.retry_policy, called.chosen.instance.retry_policy, default=DEFAULT_POLICY)
+    return decide(called.outcome, called.prepared.claim.tries, policy, datetime.now(UTC), chance)
+
+
+def _ending(decision: Decision, prepared: Prepared) -> dict[str, Any]:
+    match decision:
+        case Delivered():
+            return {"o": "ok"}
+        case Retry(delay_ms, error_class):
+            return {"o": "retry", "delay_ms": delay_ms, "class": error_class}
+        case Dead(error_class):
+            blocks = prepared.plan.blocks_when_dead and prepared.claim.okey is not None
+            return {"o": "block" if blocks else "dead", "class": error_class}
+
+
+def _detail(called: Called) -> dict[str, Any]:
+    outcome = called.outcome
+    detail: dict[str, Any] = {
+        "durationMs": called.duration_ms,
+        "outcome": "ok" if outcome.ok else "failed",
+        "instance": called.chosen.instance.id,
+    }
+    if isinstance(outcome, Answered):
+        detail |= {"statusCode": outcome.status, "responseBody": text_of(called.body)}
+    if not outcome.ok:
+        detail |= {"errorClass": outcome.error_class, "error": called.error or outcome.error_class}
+    return detail
+
+
+def text_of(body: bytes) -> str:
+    """A body as text that PostgreSQL can hold: a receiver may answer anything."""
+    return body.decode("utf-8", "replace").replace("\x00", "\ufffd")
+
+
+def _reply(called: Called) -> Reply | None:
+    """The reply that a message asked for: the first 2xx answer's body, to the service that the message names."""
+    message = called.prepared.message
+    if message is None or message.reply_to is None:
+        return None
+    return Reply(
+        service=message.reply_to,
+        source=called.chosen.instance.name,
+        message_type=f"{message.type}.reply",
+        payload=_as_json(called.body),
+        message_id=message.id,
+    )
+
+
+def _as_json(body: bytes) -> str:
+    """The body as it is if it is JSON that the bus takes, else as a JSON string; null when empty."""
+    text = text_of(body)
+    if not text:
+        return "null"
+    try:
+        json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return json.dumps(text, ensure_ascii=False)
+    return text if "\\u0000" not in text else json.dumps(text)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)

@@ -1,0 +1,96 @@
+"""The request of a delivery: a CloudEvent, signed, with the headers that make repeats harmless. Pure."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+
+import requests
+
+from esb_workers.clock import to_wire
+from esb_workers.delivery.prepare import Prepared
+from esb_workers.registry.instances import Instance
+from esb_workers.store.messages import StoredMessage
+from esb_workers.transport import cloudevents, signing
+from esb_workers.transport.cloudevents import OutgoingEvent
+
+USER_AGENT = "python-esb"
+#: What a service's own headers cannot replace: the id and the signature over it.
+_SEALED = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature", "idempotency-key"})
+
+
+def build(
+    prepared: Prepared, message: StoredMessage, payload: str, instance: Instance, now: float
+) -> requests.PreparedRequest:
+    """The request for one attempt at `now` (seconds since the epoch). Raises ExpressionError for a bad path."""
+    event = OutgoingEvent(
+        id=_event_id(prepared, message),
+        source=message.source,
+        type=message.type,
+        time=to_wire(message.created_at) or "",
+        correlation_id=message.correlation_id,
+        data=payload,
+    )
+    headers, body = cloudevents.encode(event, instance.format)
+    delivery_id = prepared.claim.id
+    headers += signing.headers(instance.keys(now), delivery_id, int(now), body)
+    headers += [
+        ("Idempotency-Key", delivery_id),
+        ("X-Correlation-ID", cloudevents.encode_value(message.correlation_id)),
+        ("traceparent", message.traceparent or traceparent(message.id, delivery_id)),
+        ("User-Agent", USER_AGENT),
+    ]
+    request = requests.PreparedRequest()
+    request.method = prepared.plan.method or instance.method
+    request.url = instance.url(_path(prepared, message, payload, instance))
+    request.headers = _merged(headers, prepared, instance)  # type: ignore[assignment]  # the caller reads any mapping
+    request.body = body
+    return request
+
+
+def _event_id(prepared: Prepared, message: StoredMessage) -> str:
+    """The caller's own id of the message, else ours; of a part of a split message, with its index."""
+    index = (prepared.claim.cursor or {}).get("index")
+    base = message.external_id or message.id
+    return base if index is None else f"{base}-{index}"
+
+
+def traceparent(message_id: str, delivery_id: str) -> str:
+    """A W3C trace context made of our ids, for messages that came without one."""
+    return f"00-{message_id.replace('-', '')}-{delivery_id.replace('-', '')[16:]}-01"
+
+
+def _merged(ours: cloudevents.Pairs, prepared: Prepared, instance: Instance) -> dict[str, str]:
+    """Ours, then what the message passes on, all but the sealed ones replaced by the service's own."""
+    own = _own_headers(instance.headers)
+    taken = own.keys() | {name.lower() for name, _ in ours}
+    merged = {name: value for name, value in ours if name.lower() not in own}
+    merged.update(cloudevents.passed_on(prepared.headers, taken))
+    merged.update(own.values())
+    return merged
+
+
+@lru_cache(maxsize=1024)
+def _own_headers(headers: tuple[tuple[str, str], ...]) -> dict[str, tuple[str, str]]:
+    return {name.lower(): (name, value) for name, value in headers if name.lower() not in _SEALED}
+
+
+def _path(prepared: Prepared, message: StoredMessage, payload: str, instance: Instance) -> str | None:
+    template = prepared.plan.path
+    if template is None:
+        return instance.path
+    if template.is_static:
+        return template.render_text({})
+    value = json.loads(payload)
+    headers = dict(prepared.headers)
+    return template.render_string_percent_encoded(
+        {
+            "message": {"payload": value, "headers": headers, "source": message.source, "messageType": message.type},
+            "payload": value,
+            "headers": headers,
+            "source": message.source,
+            "messageType": message.type,
+            "correlationId": message.correlation_id,
+            "now": to_wire(message.created_at),  # the accept: the same path at every attempt
+        }
+    )
