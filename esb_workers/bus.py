@@ -13,14 +13,20 @@ from datetime import datetime
 
 from esb_workers import drill
 from esb_workers.clock import to_wire
+from esb_workers.errors import Conflict, IllegalTransition, NotFound
 from esb_workers.runtime.ringer import Ringer
-from esb_workers.store import jobs, lanes, messages
+from esb_workers.store import jobs, lanes, message_log, messages, replays
 from esb_workers.store.engine import Cursor, Database
+from esb_workers.store.group import Group
 from esb_workers.store.ids import new_id
 from esb_workers.store.jobs import Key
 from esb_workers.store.messages import Accepted
+from esb_workers.store.replays import DeadLetterFilter
+from esb_workers.upkeep import replays as replay_steps
 
 ROUTING = 1
+#: A row of esb_accept.
+Row = dict[str, object]
 #: The routing lane of the operator's messages; a client's is named by its id.
 OPERATOR = "operator"
 
@@ -61,15 +67,32 @@ class Bus:
         self.database = database
         self.ringer = ringer
         self._lanes: dict[str, int] = {}  # lane ids never change
+        self._group = Group(self._accept_together)
 
-    def publish(self, new: Sequence[NewMessage], revision: int) -> list[Accepted]:
-        """Accept messages; one outcome each, in order. Raises StaleRevision (then nothing is stored), Unavailable."""
-        with self.database.cursor() as cursor:
-            outcomes = self.publish_in(cursor, new, revision)
+    def publish(self, new: Sequence[NewMessage], revision: int | None) -> list[Accepted]:
+        """Accept messages; one outcome each, in order. Raises StaleRevision (then nothing is stored), Unavailable.
+
+        `revision` is that of the registrations the caller decided by; None if nothing remembered was used.
+        """
+        if len(new) == 1:
+            outcomes = [self._group.add((revision, self._row(0, new[0])))]
+        else:
+            with self.database.cursor() as cursor:
+                outcomes = self.publish_in(cursor, new, revision)
         self.committed(new)
         return outcomes
 
-    def publish_in(self, cursor: Cursor, new: Sequence[NewMessage], revision: int) -> list[Accepted]:
+    def _accept_together(self, items: Sequence[tuple[int | None, Row]]) -> list[Accepted]:
+        """What several request threads want accepted at this moment, in one statement."""
+        # The oldest knowledge binds all: if it is stale, each is accepted or refused by its own.
+        revision = min((rev for rev, _ in items if rev is not None), default=None)
+        rows = [row | {"i": i} for i, (_, row) in enumerate(items)]
+        with self.database.cursor() as cursor:
+            outcomes = {o.i: o for o in messages.accept(cursor, revision, rows)}
+        drill.crash_point(drill.AFTER_INSERT)
+        return [outcomes[i] for i in range(len(rows))]
+
+    def publish_in(self, cursor: Cursor, new: Sequence[NewMessage], revision: int | None) -> list[Accepted]:
         """The same inside the caller's transaction; call `committed` after its commit."""
         rows = [self._row(i, message) for i, message in enumerate(new)]
         outcomes = {o.i: o for o in messages.accept(cursor, revision, rows)}
@@ -85,8 +108,80 @@ class Bus:
                 jobs.promote(cursor, keys)
         self.ringer.ring("routing")
 
-    def _row(self, i: int, m: NewMessage) -> dict[str, object]:
-        row: dict[str, object] = {
+    # --- what people do to messages ----------------------------------------------------------------------
+
+    def replay(self, message_id: str, *, by: str, traceparent: str | None = None) -> tuple[NewMessage, str]:
+        """Send a message's content again, through today's routes: the new message and its id.
+
+        Raises NotFound, Conflict (`redacted`). What made the first one unique or late does not bind the new one.
+        """
+        with self.database.raw_transaction() as cursor:
+            first = message_log.original(cursor, message_id)
+            if first is None:
+                raise NotFound
+            if first.payload is None:
+                raise Conflict("The message was redacted: there is nothing left to send.", code="redacted")
+            again = NewMessage(
+                source=first.source, message_type=first.type, correlation_id=first.correlation_id, headers=first.headers,
+                payload=first.payload, client_id=first.client_id, ordering_key=first.ordering_key, priority=first.priority,
+                reply_to=first.reply_to, traceparent=traceparent, replay_of=message_id,
+            )  # fmt: skip
+            (accepted,) = self.publish_in(cursor, [again], None)
+            message_log.note_act(cursor, message_id, by, "replay", {"messageId": accepted.id})
+        self.committed([again])
+        return again, accepted.id
+
+    def cancel(self, message_id: str, *, by: str) -> None:
+        """Stop what of a message is not delivered yet; attempts in flight finish. Raises IllegalTransition."""
+        with self.database.raw_transaction() as cursor:
+            stopped, keys = message_log.cancel(cursor, message_id)
+            if not stopped:
+                raise IllegalTransition("The message has already come to its end.")
+            message_log.note_act(cursor, message_id, by, "cancel")
+        self._go_on(keys)
+
+    def redact(self, message_id: str, *, by: str) -> None:
+        """Take a message's content away for good. Raises NotFound, IllegalTransition unless it has ended."""
+        with self.database.raw_transaction() as cursor:
+            outcome = message_log.redact(cursor, message_id)
+            if outcome is None:
+                raise NotFound
+            if outcome != "ok":
+                raise IllegalTransition(f"The message is still {outcome}: only one that has ended can be redacted.")
+            message_log.note_act(cursor, message_id, by, "redact")
+
+    def retry(self, delivery_id: str, *, by: str) -> str:
+        """Take a delivery up again, now and with a fresh budget; its message's id. Raises NotFound, IllegalTransition."""
+        with self.database.raw_transaction() as cursor:
+            retried = message_log.retry(cursor, delivery_id)
+            if retried is None:
+                raise NotFound
+            if retried.outcome != "ok":
+                raise IllegalTransition(_UNTRIABLE[retried.outcome])
+            message_log.note_act(cursor, retried.message_id, by, "retry", {"deliveryId": delivery_id})
+        self._go_on([Key(retried.lane_id, retried.okey)] if retried.lane_id and retried.okey is not None else [])
+        self.ringer.ring("delivery")
+        return retried.message_id
+
+    def replay_dead_letters(self, wanted: DeadLetterFilter, shown: str, rate: float | None, *, by: str) -> tuple[str, int]:
+        """Start a replay of dead letters (`shown`: the filter as JSON text): its id, and how many it takes."""
+        with self.database.raw_transaction() as cursor:
+            replay_id, matched = replays.start(cursor, wanted, shown, rate)
+            message_log.note_act(cursor, replay_id, by, "start", {"matched": matched}, resource="replay")
+        if replay_steps.advance(self.database, replay_id):
+            self.ringer.ring("delivery")
+        return replay_id, matched
+
+    def _go_on(self, keys: Sequence[Key]) -> None:
+        """After the commit that freed `keys`: their next rows may go."""
+        if keys:
+            with self.database.cursor() as cursor:
+                jobs.promote(cursor, keys)
+            self.ringer.ring("routing")
+            self.ringer.ring("delivery")
+
+    def _row(self, i: int, m: NewMessage) -> Row:
+        row: Row = {
             "i": i,
             "id": new_id(),
             "lane": self._lane(m.client_id or OPERATOR),
@@ -121,3 +216,12 @@ class Bus:
             with self.database.cursor() as cursor:
                 found = self._lanes[name] = lanes.lane_id(cursor, ROUTING, name)
         return found
+
+
+#: Why a delivery is not retried.
+_UNTRIABLE = {
+    "delivered": "The delivery has been delivered; replay its message to send it once more.",
+    "in_flight": "An attempt is under way.",
+    "forbidden": "The client's grant forbade this delivery; replay its message once the grant allows it.",
+    "redacted": "The message was redacted: there is nothing left to send.",
+}
