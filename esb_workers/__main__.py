@@ -1,4 +1,4 @@
-"""`python -m esb_workers worker POOL | scheduler | flower | migrate`: the processes that need no `esb_api`."""
+"""`python -m esb_workers worker POOL | scheduler | flower | migrate | alive`: the processes that need no `esb_api`."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("scheduler", help="keep time: timers, lost leases, schedules, retention")
     commands.add_parser("flower", help="the Flower dashboard over the pools")
     commands.add_parser("migrate", help="create the tables, or bring them up to date")
+    commands.add_parser("alive", help="exit 0 if a process of this host keeps up its heartbeat; for health checks")
     return parser
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     # Imported as they are needed: a process loads what it runs and nothing else.
     if arguments.command == "worker":
-        from esb_workers.runtime import worker
+        from esb_workers import worker
 
         return worker.run(settings, arguments.pool, arguments.concurrency)
     if arguments.command == "scheduler":
@@ -51,12 +52,24 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
 
         flower.run(settings)
         return 0
+    if settings.database_url is None:
+        raise SettingsError("ESB_DATABASE_URL is not set: there is no database to look into")
+    if arguments.command == "alive":
+        return _alive(settings.database_url.get_secret_value())
     from esb_workers.store.migrate import migrate
 
-    if settings.database_url is None:
-        raise SettingsError("ESB_DATABASE_URL is not set: there is no database to migrate")
     print(f"The schema is version {migrate(settings.database_url.get_secret_value(), wait_seconds=30)}")
     return 0
+
+
+def _alive(database_url: str) -> int:
+    import socket
+
+    from esb_workers.store import workers
+    from esb_workers.store.engine import Database
+
+    with Database(database_url, pool_size=1, name="esb alive").cursor() as cursor:
+        return 0 if workers.alive_on(cursor, socket.gethostname()) else 1
 
 
 if __name__ == "__main__":

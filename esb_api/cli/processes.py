@@ -113,7 +113,7 @@ def api() -> None:
 )
 def worker(pool: PoolName, concurrency: int | None) -> None:
     """Work for one POOL: routing, delivery, orchestration or health."""
-    from esb_workers.runtime.worker import run
+    from esb_workers.worker import run
 
     settings = _servers_named(Settings.load())
     end_with_parent()

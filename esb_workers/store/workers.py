@@ -37,6 +37,12 @@ def alive(cursor: Cursor) -> dict[int, int]:
     return dict(cursor.fetchall())
 
 
+def alive_on(cursor: Cursor, host: str) -> bool:
+    """Whether a worker or scheduler of this host keeps up its heartbeat."""
+    cursor.execute("select 1 from worker where host = %s and dead_at is null and beat_until > now() limit 1", (host,))
+    return cursor.fetchone() is not None
+
+
 def forget(cursor: Cursor, days: float) -> None:
     """Drop workers that died long ago and hold nothing."""
     cursor.execute(

