@@ -31,13 +31,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--messages", type=int, default=10_000, help="single POSTs in a burst (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=1, help="interleaved rounds (default %(default)s)")
-    parser.add_argument("--latency-seconds", type=int, default=10, help="length of the latency run (default %(default)s)")
+    parser.add_argument(
+        "--latency-seconds", type=int, default=10, help="length of the latency run (default %(default)s)"
+    )
     parser.add_argument("--only", choices=("bus", "bare"), help="one of the two")
     options = parser.parse_args()
     rounds = [one_round(options) for _ in range(options.rounds)]
     report = {"machine": about(), "messages": options.messages, "connections": CONNECTIONS, "rounds": rounds}
     if options.only is None:
-        report["ratio"] = round(statistics.median(r["the bus"]["end_to_end_per_s"] / r["bare Celery"]["end_to_end_per_s"] for r in rounds), 2)
+        report["ratio"] = round(
+            statistics.median(r["the bus"]["end_to_end_per_s"] / r["bare Celery"]["end_to_end_per_s"] for r in rounds),
+            2,
+        )
     RESULTS.mkdir(exist_ok=True)
     name = time.strftime("%Y%m%d-%H%M%S")
     (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -47,7 +52,11 @@ def main() -> None:
 
 
 def about() -> dict[str, Any]:
-    return {"cores": psutil.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30), "python": platform.python_version()}
+    return {
+        "cores": psutil.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "python": platform.python_version(),
+    }
 
 
 def one_round(options: argparse.Namespace) -> dict[str, Any]:
@@ -59,7 +68,9 @@ def one_round(options: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def measure(machine_up: AbstractContextManager[Machine], sink_port: int, options: argparse.Namespace, results: dict[str, Any]) -> None:
+def measure(
+    machine_up: AbstractContextManager[Machine], sink_port: int, options: argparse.Namespace, results: dict[str, Any]
+) -> None:
     with machine_up as machine:
         burst(machine, sink_port, 1000)  # warm: caches, connections, compiled code
         results[machine.name] = figures = burst(machine, sink_port, options.messages)

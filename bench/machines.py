@@ -113,8 +113,30 @@ def bare(folder: Path, sink_port: int) -> Iterator[Machine]:
         broker = stack.enter_context(EmbeddedValkey(folder / "bare"))
         env = {"BENCH_BROKER": broker.url, "BENCH_SINK": f"http://127.0.0.1:{sink_port}/"}
         port = free_port()
-        web = [str(BIN / "gunicorn"), "-k", "gthread", "-w", "2", "--threads", "16", "-b", f"127.0.0.1:{port}", "bench.peers.bare:web"]
-        worker = [str(BIN / "celery"), "-A", "bench.peers.bare:tasks", "worker", "-P", "threads", "-c", "32", "-l", "WARNING"]
+        web = [
+            str(BIN / "gunicorn"),
+            "-k",
+            "gthread",
+            "-w",
+            "2",
+            "--threads",
+            "16",
+            "-b",
+            f"127.0.0.1:{port}",
+            "bench.peers.bare:web",
+        ]
+        worker = [
+            str(BIN / "celery"),
+            "-A",
+            "bench.peers.bare:tasks",
+            "worker",
+            "-P",
+            "threads",
+            "-c",
+            "32",
+            "-l",
+            "WARNING",
+        ]
         roots = [stack.enter_context(process(*cmd, log=folder / "bare.log", **env)) for cmd in (web, worker)]
         target = Target(port, "/send", {}, lambda n: {"payload": payload(n)})
         until(lambda: answers(port, target), 30, "the bare peer")
@@ -125,7 +147,12 @@ def bare(folder: Path, sink_port: int) -> Iterator[Machine]:
 def bus(folder: Path, sink_port: int, routes: int = 100) -> Iterator[Machine]:
     """The whole bus by `esb up`: authentication, limits, `routes` routes, signing and full logging on."""
     port, key = free_port(), secrets.token_urlsafe(24)
-    env = {"ESB_ADMIN_KEY": key, "ESB_DATA_DIR": str(folder / "bus"), "ESB_API_PORT": str(port), "ESB_FLOWER_PORT": str(free_port())}
+    env = {
+        "ESB_ADMIN_KEY": key,
+        "ESB_DATA_DIR": str(folder / "bus"),
+        "ESB_API_PORT": str(port),
+        "ESB_FLOWER_PORT": str(free_port()),
+    }
     with process(str(BIN / "esb"), "up", log=folder / "bus.log", **env) as root:
         until(lambda: answers(port, None), 60, "the bus")
         client_key = _register(port, key, sink_port, routes)
@@ -142,15 +169,34 @@ def _register(port: int, key: str, sink_port: int, routes: int) -> str:
 
     post("/services", {"name": "sink", "version": "1.0.0", "endpoint": f"http://127.0.0.1:{sink_port}"})
     for n in range(routes - 1):
-        post("/routing/routes", {"name": f"other-{n}", "pattern": f"other.{n}.*", "destinations": ["sink"], "conditions": {"header.kind": f"k{n}"}})
-    route = {"name": "orders", "pattern": "order.*", "destinations": ["sink"], "conditions": {"header.kind": "bench"}, "filter": "payload.n >= 0"}
+        post(
+            "/routing/routes",
+            {
+                "name": f"other-{n}",
+                "pattern": f"other.{n}.*",
+                "destinations": ["sink"],
+                "conditions": {"header.kind": f"k{n}"},
+            },
+        )
+    route = {
+        "name": "orders",
+        "pattern": "order.*",
+        "destinations": ["sink"],
+        "conditions": {"header.kind": "bench"},
+        "filter": "payload.n >= 0",
+    }
     post("/routing/routes", route)
     limits = {"requestsPerMinute": 10_000_000, "requestsPerHour": 100_000_000}
     return str(post("/clients", {"name": "bench", "allowedServices": ["sink"], "rateLimits": limits})["apiKey"])
 
 
 def payload(number: int) -> dict[str, object]:
-    return {"n": number, "customer": "c-1042", "items": [{"sku": "A-1", "count": 2}, {"sku": "B-7", "count": 1}], "total": 42.5}
+    return {
+        "n": number,
+        "customer": "c-1042",
+        "items": [{"sku": "A-1", "count": 2}, {"sku": "B-7", "count": 1}],
+        "total": 42.5,
+    }
 
 
 def message(number: int) -> dict[str, object]:

@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -17,7 +18,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\
 class Sink(asyncio.Protocol):
     """One connection. Understands just what HTTP/1.1 clients send with a Content-Length."""
 
-    arrivals: dict[int, float] = {}
+    arrivals: ClassVar[dict[int, float]] = {}
     hits = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -56,7 +57,9 @@ class Sink(asyncio.Protocol):
 
 async def main(port_file: Path) -> None:
     server = await asyncio.get_running_loop().create_server(Sink, "127.0.0.1", 0)
-    port_file.write_text(str(server.sockets[0].getsockname()[1]))
+    port_file.write_text(  # noqa: ASYNC240  (once, before the first connection)
+        str(server.sockets[0].getsockname()[1])
+    )
     await server.serve_forever()
 
 

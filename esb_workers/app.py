@@ -93,7 +93,7 @@ def guard_reconnect() -> None:
     Its consumer tears a channel down twice; the second time kombu dereferences a connection that is None, and the
     AttributeError is not among the errors Celery recovers from. A ConnectionError is. Idempotent.
     """
-    original = kombu_redis.Channel._connparams
+    original = kombu_redis.Channel._connparams  # noqa: SLF001  (kombu offers no hook)
     if getattr(original, "guarded", False):
         return
 
@@ -103,4 +103,4 @@ def guard_reconnect() -> None:
         return original(self, asynchronous=asynchronous)
 
     _connparams.guarded = True  # type: ignore[attr-defined]
-    kombu_redis.Channel._connparams = _connparams
+    kombu_redis.Channel._connparams = _connparams  # noqa: SLF001

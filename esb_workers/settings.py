@@ -44,11 +44,25 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    database_url: SecretStr | None = Field(None, description="PostgreSQL, `postgresql://user:pw@host:port/db`. Unset: `esb up` runs an embedded server.")
-    broker_url: SecretStr | None = Field(None, description="Celery broker, `redis://…` or `amqp://…`. Unset: `esb up` runs an embedded server.")
-    redis_url: SecretStr | None = Field(None, description="Redis for quotas. Default: the broker's URL when that is Redis; without any, quotas are kept in PostgreSQL.")
-    admin_key: SecretStr | None = Field(None, description="The operator's API key, 20–200 visible characters. Unset: made on the first start and kept in the data directory.")
-    secret_keys: Words = Field((), repr=False, description="Fernet keys (comma list, newest first) that encrypt signing secrets at rest. Unset: made on the first start and kept in the data directory.")
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL, `postgresql://user:pw@host:port/db`. Unset: `esb up` runs an embedded server."
+    )
+    broker_url: SecretStr | None = Field(
+        None, description="Celery broker, `redis://…` or `amqp://…`. Unset: `esb up` runs an embedded server."
+    )
+    redis_url: SecretStr | None = Field(
+        None,
+        description="Redis for quotas. Default: the broker's URL when that is Redis; without any, quotas are kept in PostgreSQL.",
+    )
+    admin_key: SecretStr | None = Field(
+        None,
+        description="The operator's API key, 20–200 visible characters. Unset: made on the first start and kept in the data directory.",
+    )
+    secret_keys: Words = Field(
+        (),
+        repr=False,
+        description="Fernet keys (comma list, newest first) that encrypt signing secrets at rest. Unset: made on the first start and kept in the data directory.",
+    )
     data_dir: Path = Field(Path(".esb"), description="Where one machine keeps its databases, sockets, logs and keys.")
 
     api_host: str = Field("127.0.0.1", description="Address the API binds to.")
@@ -57,21 +71,43 @@ class Settings(BaseModel):
     api_threads: int = Field(16, ge=1, le=256, description="Threads in each API server process.")
     max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest request body, bytes (batches: 16 times this).")
 
-    lease_seconds: float = Field(15, ge=2, le=3600, description="How long a silent worker keeps its work, seconds; it beats three times in this span.")
-    sweep_seconds: float = Field(2, ge=0.2, le=300, description="How often each worker looks for due and lost work itself, without the broker, seconds.")
+    lease_seconds: float = Field(
+        15,
+        ge=2,
+        le=3600,
+        description="How long a silent worker keeps its work, seconds; it beats three times in this span.",
+    )
+    sweep_seconds: float = Field(
+        2,
+        ge=0.2,
+        le=300,
+        description="How often each worker looks for due and lost work itself, without the broker, seconds.",
+    )
     worker_concurrency: int = Field(32, ge=1, le=512, description="Calls under way at once in one worker process.")
-    worker_grace_seconds: float = Field(30, ge=0, le=600, description="How long a stopping worker lets calls under way finish, seconds.")
+    worker_grace_seconds: float = Field(
+        30, ge=0, le=600, description="How long a stopping worker lets calls under way finish, seconds."
+    )
 
-    allow_cidrs: Networks = Field(_networks(LOOPBACK_AND_PRIVATE), description="Non-public networks that services may live in, comma list. Public addresses are always allowed.")
-    deny_cidrs: Networks = Field((), description="Networks no call may go to, comma list; wins over `ESB_ALLOW_CIDRS`. Link-local and metadata addresses are always refused.")
+    allow_cidrs: Networks = Field(
+        _networks(LOOPBACK_AND_PRIVATE),
+        description="Non-public networks that services may live in, comma list. Public addresses are always allowed.",
+    )
+    deny_cidrs: Networks = Field(
+        (),
+        description="Networks no call may go to, comma list; wins over `ESB_ALLOW_CIDRS`. Link-local and metadata addresses are always refused.",
+    )
 
-    retention_days: int = Field(30, ge=1, le=3650, description="How long finished messages, deliveries, executions and checks are kept, days.")
+    retention_days: int = Field(
+        30, ge=1, le=3650, description="How long finished messages, deliveries, executions and checks are kept, days."
+    )
     log_format: Literal["json", "console"] = Field("json", description="Shape of log lines.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
 
     flower_host: str = Field("127.0.0.1", description="Address the Flower dashboard binds to.")
     flower_port: int = Field(5555, ge=0, le=65535, description="Port of the Flower dashboard.")
-    flower_auth: SecretStr | None = Field(None, description="`user:password` for Flower. Unset: `admin` and the operator key.")
+    flower_auth: SecretStr | None = Field(
+        None, description="`user:password` for Flower. Unset: `admin` and the operator key."
+    )
 
     url: str | None = Field(None, description="Where the command line finds the API. Default: the host and port above.")
     api_key: SecretStr | None = Field(None, description="The key the command line sends.")
@@ -103,7 +139,9 @@ class Settings(BaseModel):
         return value
 
     @classmethod
-    def load(cls, environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".env"), **overrides: Any) -> Settings:
+    def load(
+        cls, environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".env"), **overrides: Any
+    ) -> Settings:
         """Read the environment (over `.env`), then `overrides`. Raises SettingsError naming each fault."""
         env = dict(os.environ if environ is None else environ)
         if dotenv is not None and dotenv.is_file():

@@ -1,7 +1,7 @@
 """A bare fan-out: Flask takes a message, Celery carries it, requests delivers it. No database, nothing durable.
 
-    BENCH_BROKER=redis://… BENCH_SINK=http://… gunicorn -k gthread -w 2 --threads 16 bench.peers.bare:web
-    BENCH_BROKER=redis://… BENCH_SINK=http://… celery -A bench.peers.bare:tasks worker -P threads -c 32
+BENCH_BROKER=redis://… BENCH_SINK=http://… gunicorn -k gthread -w 2 --threads 16 bench.peers.bare:web
+BENCH_BROKER=redis://… BENCH_SINK=http://… celery -A bench.peers.bare:tasks worker -P threads -c 32
 """
 
 from __future__ import annotations

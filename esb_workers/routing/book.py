@@ -65,5 +65,5 @@ def _compiled(row: RouteRow) -> Route | None:
         return compile_route(full_body(row), route_id=row.id)
     except Invalid as error:
         # It was good when it was saved: a plug-in is missing here, or this code is older than the one that took it.
-        log.error("route %s cannot be used by this worker: %s", row.name, error.detail)
+        log.exception("route %s cannot be used by this worker: %s", row.name, error.detail)
         return None

@@ -85,9 +85,17 @@ class Routing:
         if not matches:
             return _end("unroutable", NO_ROUTE)
         variables = matching.variables_of(message, now)
-        return {"to": [self._delivery(stored, message, variables, match.route, d) for match in matches for d in match.destinations]}
+        return {
+            "to": [
+                self._delivery(stored, message, variables, match.route, d)
+                for match in matches
+                for d in match.destinations
+            ]
+        }
 
-    def _delivery(self, stored: StoredMessage, message: Message, variables: Variables, route: Route, destination: Destination) -> Json:
+    def _delivery(
+        self, stored: StoredMessage, message: Message, variables: Variables, route: Route, destination: Destination
+    ) -> Json:
         row: Json = {
             "id": new_id(),
             "lane": self._lane(destination.name),
@@ -138,7 +146,11 @@ def _end(status: str, reason: str) -> Json:
 
 def _ended(status: str, error_class: str, reason: str, stored: StoredMessage) -> Json:
     log.warning(
-        "a delivery of message %s ends as %s: %s", stored.id, status, reason, extra={"correlationId": stored.correlation_id}
+        "a delivery of message %s ends as %s: %s",
+        stored.id,
+        status,
+        reason,
+        extra={"correlationId": stored.correlation_id},
     )
     return {"status": status, "class": error_class, "detail": {"error": reason, "class": error_class}}
 

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Final
@@ -196,7 +197,9 @@ class Engine(ABC):
             seconds = jobs.seconds_until_due(cursor, self.pool_id)
         self._next_due = 0.0 if seconds is not None else time.monotonic() + self.settings.sweep_seconds
         # A row that is due but behind a closed gate, or in another's hands, must not become a busy loop.
-        pause = self.settings.sweep_seconds if seconds is None else min(self.settings.sweep_seconds, max(seconds, 0.005))
+        pause = (
+            self.settings.sweep_seconds if seconds is None else min(self.settings.sweep_seconds, max(seconds, 0.005))
+        )
         self._poked.wait(pause)
 
     def _make_due(self) -> None:
@@ -206,13 +209,22 @@ class Engine(ABC):
             with self.database.cursor() as cursor:
                 jobs.due(cursor, self.pool_id)
 
-    def _claim(self, limit: int, room: int, rooms: dict[int, int] | None = None, *, lease_seconds: float) -> list[Claim]:
+    def _claim(
+        self, limit: int, room: int, rooms: dict[int, int] | None = None, *, lease_seconds: float
+    ) -> list[Claim]:
         worker = self.worker_id
         if not worker:
             return []
         with self.database.cursor() as cursor:
             claims = jobs.claim(
-                cursor, self.pool_id, worker, limit, room, rooms=rooms, after_lane=self._after_lane, lease_seconds=lease_seconds
+                cursor,
+                self.pool_id,
+                worker,
+                limit,
+                room,
+                rooms=rooms,
+                after_lane=self._after_lane,
+                lease_seconds=lease_seconds,
             )
         if claims:
             drill.crash_point(drill.AFTER_CLAIM)
@@ -248,7 +260,7 @@ class Engine(ABC):
             self.ringer.ring(pool)
         self._poked.set()
 
-    def promote(self, keys: list[Key]) -> None:
+    def promote(self, keys: Sequence[Key]) -> None:
         """After the commit that freed keys: let their next rows go."""
         if keys:
             with self.database.cursor() as cursor:

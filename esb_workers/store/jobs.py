@@ -45,7 +45,7 @@ class Done(NamedTuple):
     """What a completion still found to be ours, the keys whose next row can go, and whether timers were set."""
 
     ids: list[str]
-    keys: list[Key] = []
+    keys: Sequence[Key] = ()
     timers: bool = False
 
 
@@ -160,7 +160,7 @@ def figures(cursor: Cursor) -> list[QueueFigures]:
           from generate_series(1, 4) p
           left join (select j.pool, count(*) due,
                             -- Fresh rows carry their priority in run_at; their age counts from creation.
-                            greatest(0, extract(epoch from now() - min(greatest(j.run_at, j.created_at))) * 1000)::bigint age
+                            greatest(0, extract(epoch from now() - min(greatest(j.run_at, j.created_at))) * 1000)::int8 age
                        from job j join lane l on l.id = j.lane_id
                       where j.state in ('r', 's') and j.run_at <= now() and l.gate_until <= now() group by j.pool) d on d.pool = p
           left join (select pool, count(*) n from job where state = 'f' group by pool) f on f.pool = p

@@ -10,7 +10,7 @@ from esb_workers.store.json import dumps
 
 
 class Accepted(NamedTuple):
-    """What became of row `i`: `accepted`, `duplicate` (of message `id`) or `conflict` (its id means another message)."""
+    """What became of row `i`: `accepted`, `duplicate` (of message `id`), or `conflict` (its id means another)."""
 
     i: int
     outcome: str
@@ -58,5 +58,7 @@ def load(cursor: Cursor, ids: Sequence[str]) -> dict[str, StoredMessage]:
 
 def forms(cursor: Cursor, deliveries: Sequence[str]) -> dict[str, tuple[str, str]]:
     """What transformations made for deliveries: (payload, headers) as JSON text, by delivery id."""
-    cursor.execute("select delivery_id, payload, headers from form where delivery_id = any(%s::uuid[])", (list(deliveries),))
+    cursor.execute(
+        "select delivery_id, payload, headers from form where delivery_id = any(%s::uuid[])", (list(deliveries),)
+    )
     return {row[0]: (row[1], row[2]) for row in cursor.fetchall()}

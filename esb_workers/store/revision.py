@@ -1,4 +1,4 @@
-"""The revision of the registrations: one number that moves with every change of clients, services, routes, workflows."""
+"""The revision of the registrations: a number that moves with each change of clients, services, routes, workflows."""
 
 from __future__ import annotations
 

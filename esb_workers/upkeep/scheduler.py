@@ -13,7 +13,7 @@ from typing import Any
 
 from esb_workers import drill, logs
 from esb_workers.app import make_celery
-from esb_workers.errors import EsbError, SettingsError, Unavailable, WorkerDeclaredDead
+from esb_workers.errors import SettingsError, Unavailable, WorkerDeclaredDead
 from esb_workers.queues import POOL_IDS, POOLS, PoolName
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
@@ -83,8 +83,6 @@ class Scheduler:
             act()
         except Unavailable as error:
             log.warning("upkeep waits: %s", error)
-        except EsbError as error:
-            log.error("upkeep: %s", error)
         except Exception:
             log.exception("upkeep stumbled")
 
@@ -98,6 +96,7 @@ class Scheduler:
                 pass
             version = metadata.version("python-esb")
             self._worker = workers.register(cursor, SCHEDULER, socket.gethostname(), os.getpid(), version, lease)
+        return None
 
     def _sign_off(self) -> None:
         with self._database.cursor() as cursor:

@@ -26,7 +26,9 @@ def receiver() -> Iterator[Receiver]:
 def register(bus: RunningBus, receiver: Receiver, **delivery: Any) -> None:
     bus.create("/services", {"name": "orders", "version": "1.0.0", "endpoint": receiver.url, "delivery": delivery})
     policy = {"maxRetries": 10, "backoffStrategy": "fixed", "initialDelay": 300}
-    bus.create("/routing/routes", {"name": "orders", "pattern": "order.#", "destinations": ["orders"], "retryPolicy": policy})
+    bus.create(
+        "/routing/routes", {"name": "orders", "pattern": "order.#", "destinations": ["orders"], "retryPolicy": policy}
+    )
 
 
 def send(bus: RunningBus, number: int) -> str:
@@ -45,7 +47,9 @@ def numbers(receiver: Receiver) -> set[int]:
     return {hit.json["n"] for hit in receiver.hits}
 
 
-def test_messages_sent_while_every_worker_is_killed_and_redis_is_flushed_all_arrive(tmp_path: Path, receiver: Receiver) -> None:
+def test_messages_sent_while_every_worker_is_killed_and_redis_is_flushed_all_arrive(
+    tmp_path: Path, receiver: Receiver
+) -> None:
     with RunningBus(tmp_path) as bus:
         register(bus, receiver)
         sent: list[str] = []
@@ -63,7 +67,12 @@ def test_messages_sent_while_every_worker_is_killed_and_redis_is_flushed_all_arr
 def test_executions_killed_mid_run_complete(tmp_path: Path, receiver: Receiver) -> None:
     receiver.answer = lambda hit: Reply(delay=0.4)
     steps = [
-        {"id": f"s{n}", "type": "service_call", "config": {"serviceName": "orders", "method": f"m{n}"}, "onSuccess": f"s{n + 1}"}
+        {
+            "id": f"s{n}",
+            "type": "service_call",
+            "config": {"serviceName": "orders", "method": f"m{n}"},
+            "onSuccess": f"s{n + 1}",
+        }
         for n in range(4)
     ]
     steps[-1].pop("onSuccess")
@@ -116,4 +125,3 @@ def max_effects(receiver: Receiver) -> int:
     for hit in receiver.hits:
         keys.setdefault(hit.json["n"], set()).add(hit.key or "")
     return max(len(k) for k in keys.values())
-

@@ -57,7 +57,12 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    with RunningBus(tmp_path_factory.mktemp("spec")) as bus, Receiver() as users, Receiver() as analytics, Receiver() as mail:
+    with (
+        RunningBus(tmp_path_factory.mktemp("spec")) as bus,
+        Receiver() as users,
+        Receiver() as analytics,
+        Receiver() as mail,
+    ):
         yield Story(bus, users, analytics, mail)
 
 

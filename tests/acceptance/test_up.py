@@ -102,7 +102,9 @@ def test_the_operator_key_is_shown_on_the_first_start_and_kept_for_its_owner_alo
     assert any(kept.read_text().strip() in line for line in bus.said)
 
 
-@pytest.mark.parametrize("role", ["worker routing", "worker delivery", "worker orchestration", "worker health", "scheduler"])
+@pytest.mark.parametrize(
+    "role", ["worker routing", "worker delivery", "worker orchestration", "worker health", "scheduler"]
+)
 def test_each_process_shows_its_role_in_its_command_line(bus: Bus, role: str) -> None:
     assert bus.pid_of(role) is not None
 
@@ -122,14 +124,20 @@ def test_a_second_up_on_the_same_directory_is_refused_with_the_reason(bus: Bus) 
 
 def test_a_port_in_use_is_refused_with_the_reason(bus: Bus, tmp_path: Path) -> None:
     port = bus.url.rpartition(":")[2]
-    other = subprocess.run([*_ESB, "up", "--port", port, "--data-dir", str(tmp_path / "d")], capture_output=True, text=True, check=False)
+    other = subprocess.run(
+        [*_ESB, "up", "--port", port, "--data-dir", str(tmp_path / "d")], capture_output=True, text=True, check=False
+    )
     assert other.returncode == 1
     assert f"port {port}" in other.stderr
 
 
 def test_doctor_finds_it_healthy(bus: Bus) -> None:
     doctor = subprocess.run(
-        [*_ESB, "doctor", "--json"], capture_output=True, text=True, check=False, env={**os.environ, "ESB_DATA_DIR": str(bus.data_dir)}
+        [*_ESB, "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "ESB_DATA_DIR": str(bus.data_dir)},
     )
     assert json.loads(doctor.stdout)["healthy"] is True, doctor.stdout
     assert doctor.returncode == 0

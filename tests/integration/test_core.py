@@ -194,7 +194,9 @@ class Core(RuleBasedStateMachine):
 
     @invariant()
     def a_key_has_one_active_row_and_ends_in_order(self) -> None:
-        self.cursor.execute("select lane_id, okey, count(*) from job where okey is not null and state <> 'q' group by 1, 2")
+        self.cursor.execute(
+            "select lane_id, okey, count(*) from job where okey is not null and state <> 'q' group by 1, 2"
+        )
         assert all(count == 1 for _, _, count in self.cursor.fetchall())
         for key, done in self.first_done.items():
             kept = [job for job in done if job in self.order[key]]
@@ -205,7 +207,9 @@ def test_the_core_keeps_its_promises_in_any_order_of_events(database_url: str) -
     machine = type("CoreOnThisDatabase", (Core,), {"url": database_url})
     run_state_machine_as_test(
         machine,
-        settings=settings(max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)),
+        settings=settings(
+            max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
     )
 
 

@@ -84,13 +84,17 @@ def statuses(database: Database) -> dict[str, str]:
         return dict(cursor.fetchall())
 
 
-def test_work_is_done_though_no_broker_is_there(database: Database, start: Start, eventually: Callable[..., None]) -> None:
+def test_work_is_done_though_no_broker_is_there(
+    database: Database, start: Start, eventually: Callable[..., None]
+) -> None:
     wanted = submit(database, "somewhere", 200)
     start(lambda claim: {"o": "ok"})
     eventually(lambda: statuses(database) == dict.fromkeys(wanted, "delivered"))
 
 
-def test_one_lane_is_drained_without_waiting_for_a_poll(database: Database, start: Start, eventually: Callable[..., None]) -> None:
+def test_one_lane_is_drained_without_waiting_for_a_poll(
+    database: Database, start: Start, eventually: Callable[..., None]
+) -> None:
     engine = start(lambda claim: {"o": "ok"})
     eventually(lambda: engine.worker_id)
     wanted = submit(database, "somewhere", 100)
@@ -111,10 +115,12 @@ def test_a_retry_comes_when_it_is_due(database: Database, start: Start, eventual
     (wanted,) = submit(database, "somewhere")
     start(fail_once)
     eventually(lambda: statuses(database) == {wanted: "delivered"})
-    assert 0.29 <= seen[1] - seen[0]
+    assert seen[1] - seen[0] >= 0.29
 
 
-def test_a_bell_returns_when_the_pool_is_empty(database: Database, start: Start, eventually: Callable[..., None]) -> None:
+def test_a_bell_returns_when_the_pool_is_empty(
+    database: Database, start: Start, eventually: Callable[..., None]
+) -> None:
     engine = start(lambda claim: {"o": "ok"})
     eventually(lambda: engine.worker_id)
     wanted = submit(database, "somewhere", 20)
@@ -148,7 +154,9 @@ def test_a_worker_declared_dead_starts_anew_and_its_late_result_is_dropped_once_
     assert calls == [1, 2] and engine.figures.lives >= 2
 
 
-def test_a_stopping_worker_finishes_what_is_under_way(database: Database, start: Start, eventually: Callable[..., None]) -> None:
+def test_a_stopping_worker_finishes_what_is_under_way(
+    database: Database, start: Start, eventually: Callable[..., None]
+) -> None:
     entered = threading.Event()
 
     def act(claim: Claim) -> dict[str, Any]:

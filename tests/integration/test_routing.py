@@ -78,12 +78,16 @@ def test_a_message_becomes_a_delivery_for_each_destination_of_each_route_that_ta
     eventually(lambda: deliveries(database, message) == [("audit", "r"), ("stock", "r"), ("billing", "r")])
 
 
-def test_a_message_that_no_route_takes_is_unroutable_and_says_so(database: Database, bus: Bus, eventually: Eventually) -> None:
+def test_a_message_that_no_route_takes_is_unroutable_and_says_so(
+    database: Database, bus: Bus, eventually: Eventually
+) -> None:
     message = send(bus)
     eventually(lambda: ended(database, message) == [("unroutable",)])
 
 
-def test_a_route_governs_every_message_accepted_after_its_answer(database: Database, bus: Bus, eventually: Eventually) -> None:
+def test_a_route_governs_every_message_accepted_after_its_answer(
+    database: Database, bus: Bus, eventually: Eventually
+) -> None:
     for n in range(10):
         name = f"d{n}"
         add_route(database, name, pattern=f"t{n}", destinations=[name])
@@ -100,7 +104,9 @@ def test_nothing_is_accepted_on_knowledge_that_is_out_of_date(database: Database
     assert rows(database, "select count(*) from message") == [(0,)]
 
 
-def test_a_transformation_is_made_once_and_kept_with_its_delivery(database: Database, bus: Bus, eventually: Eventually) -> None:
+def test_a_transformation_is_made_once_and_kept_with_its_delivery(
+    database: Database, bus: Bus, eventually: Eventually
+) -> None:
     template = {"type": "template", "output": {"number": "${payload.n}", "what": "${messageType}"}}
     add_route(database, "shaped", pattern="#", destinations=["d"], transformation=template)
     message = send(bus)
@@ -110,7 +116,9 @@ def test_a_transformation_is_made_once_and_kept_with_its_delivery(database: Data
     assert json.loads(form) == {"number": 1, "what": "order.made"}
 
 
-def test_a_transformation_that_fails_ends_that_delivery_alone(database: Database, bus: Bus, eventually: Eventually) -> None:
+def test_a_transformation_that_fails_ends_that_delivery_alone(
+    database: Database, bus: Bus, eventually: Eventually
+) -> None:
     broken = {"type": "template", "output": "${payload.missing.field}"}
     add_route(database, "r", pattern="#", destinations=[{"service": "a", "transformation": broken}, "b"])
     message = send(bus)
@@ -134,7 +142,9 @@ def test_a_delivery_outside_the_clients_grant_is_forbidden_and_the_rest_goes_out
     assert rows(database, query, message) == [("a", "forbidden")]
 
 
-def test_deliveries_of_one_key_are_queued_in_the_order_of_acceptance(database: Database, bus: Bus, eventually: Eventually) -> None:
+def test_deliveries_of_one_key_are_queued_in_the_order_of_acceptance(
+    database: Database, bus: Bus, eventually: Eventually
+) -> None:
     add_route(database, "r", pattern="#", destinations=["d"])
     wanted = [send(bus, ordering_key="k") for _ in range(20)]
     query = "select message_id from job where pool = 2 order by seq"

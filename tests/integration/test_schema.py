@@ -45,7 +45,9 @@ def test_the_tables_in_code_are_those_of_the_schema(database: Database) -> None:
 def test_primary_keys_and_defaults_agree(database: Database) -> None:
     inspector = inspect(database.engine)
     for table in metadata.sorted_tables:
-        assert inspector.get_pk_constraint(table.name)["constrained_columns"] == [c.name for c in table.primary_key], table.name
+        assert inspector.get_pk_constraint(table.name)["constrained_columns"] == [c.name for c in table.primary_key], (
+            table.name
+        )
         for column in inspector.get_columns(table.name):
             ours = table.columns[column["name"]]
             has_default = column["default"] is not None or "identity" in column
@@ -67,12 +69,16 @@ def test_a_database_without_the_schema_stops_the_start_and_says_what_to_do(datab
 
 def test_a_newer_schema_that_still_takes_this_code_is_no_obstacle(database: Database) -> None:
     with database.cursor() as cursor:
-        cursor.execute("insert into schema_version (version, min_code) values (%s, %s)", (SCHEMA_VERSION + 1, SCHEMA_VERSION))
+        cursor.execute(
+            "insert into schema_version (version, min_code) values (%s, %s)", (SCHEMA_VERSION + 1, SCHEMA_VERSION)
+        )
     assert check(database) == SCHEMA_VERSION + 1
 
 
 def test_a_newer_schema_that_needs_newer_code_stops_the_start(database: Database) -> None:
     with database.cursor() as cursor:
-        cursor.execute("insert into schema_version (version, min_code) values (%s, %s)", (SCHEMA_VERSION + 1, SCHEMA_VERSION + 1))
+        cursor.execute(
+            "insert into schema_version (version, min_code) values (%s, %s)", (SCHEMA_VERSION + 1, SCHEMA_VERSION + 1)
+        )
     with pytest.raises(SchemaMismatch, match="upgrade"):
         check(database)

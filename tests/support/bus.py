@@ -7,7 +7,6 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -62,7 +61,9 @@ class RunningBus:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     # --- life ----------------------------------------------------------------------------------------
@@ -73,7 +74,9 @@ class RunningBus:
         environ = {k: v for k, v in os.environ.items() if not k.startswith(("ESB_", "DB_"))} | chosen
         self.folder.mkdir(parents=True, exist_ok=True)
         log = (self.folder / "up.log").open("ab")
-        self._process = psutil.Popen([ESB, "up", "--no-flower", *self._arguments], env=environ, stdout=log, stderr=log, cwd=self.folder)
+        self._process = psutil.Popen(
+            [ESB, "up", "--no-flower", *self._arguments], env=environ, stdout=log, stderr=log, cwd=self.folder
+        )
         wait_until(self.is_ready, 60, f"the bus's start (see {self.folder}/up.log)")
 
     def stop(self) -> None:
@@ -93,7 +96,9 @@ class RunningBus:
             body = self.get("/health/ready").body
         except requests.RequestException:
             return False
-        return isinstance(body, dict) and all((body.get("workers") or {}).get(p) for p in ("routing", "delivery", "orchestration", "health"))
+        return isinstance(body, dict) and all(
+            (body.get("workers") or {}).get(p) for p in ("routing", "delivery", "orchestration", "health")
+        )
 
     def processes(self, role: str) -> list[psutil.Process]:
         """Live processes whose command line shows this role, such as `worker delivery`."""
@@ -121,7 +126,9 @@ class RunningBus:
         data = None
         if body is not None:
             data, sent = json.dumps(body), {"Content-Type": "application/json"} | sent
-        answer = self._session.request(method, f"http://127.0.0.1:{self.port}{path}", data=data, headers=sent, timeout=60)
+        answer = self._session.request(
+            method, f"http://127.0.0.1:{self.port}{path}", data=data, headers=sent, timeout=60
+        )
         is_json = "json" in answer.headers.get("Content-Type", "")
         return Answer(answer.status_code, answer.json() if is_json and answer.content else answer.text, answer.headers)
 

@@ -72,7 +72,7 @@ def test_a_server_that_is_away_is_asked_once_for_all() -> None:
     def write(items: Sequence[int]) -> list[int]:
         nonlocal calls
         calls += 1
-        raise Unavailable()
+        raise Unavailable
 
     group = Group(write)
     with pytest.raises(Unavailable):
