@@ -13,6 +13,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from esb_workers.errors import FieldError, Invalid
+from esb_workers.expressions.schemas import Schema, compile_schema
 from esb_workers.orchestration import graph, language
 from esb_workers.orchestration.document import (
     MAX_STEPS,
@@ -94,13 +95,17 @@ class _Compiler:
         program.retry = retry_policy(document.error_handling.retry_policy)
         if "output" in document.model_fields_set:
             program.output = self.template(document.output, "definition.output")
-        for name in ("input_schema", "output_schema"):
-            if (schema := getattr(document, name)) is not None:
-                path = f"definition.{'inputSchema' if name == 'input_schema' else 'outputSchema'}"
-                try:
-                    setattr(program, name, language.schema(schema))
-                except ValueError as error:
-                    self.fault(path, str(error))
+        program.input_schema = self._schema(document.input_schema, "definition.inputSchema")
+        program.output_schema = self._schema(document.output_schema, "definition.outputSchema")
+
+    def _schema(self, schema: Any, path: str) -> Schema | None:
+        if schema is None:
+            return None
+        try:
+            return compile_schema(schema, path)
+        except Invalid as error:
+            self.faults += error.errors
+            return None
 
     def _check_on_error(self, program: Program) -> None:
         if program.on_error not in HANDLERS and program.on_error not in program.top.steps:

@@ -284,7 +284,7 @@ class _Advance:
         }
         if not done.without_output:
             data["output"] = done.output
-        optional = {"merge": done.merge, "at": done.at, "set": dict(done.names), "final": done.final}
+        optional: dict[str, Any] = {"merge": done.merge, "at": done.at, "set": dict(done.names), "final": done.final}
         strand.emit("step.completed", move.path, **data, **{key: value for key, value in optional.items() if value})
         strand.size = size
 
@@ -330,7 +330,7 @@ class _Advance:
                 due = strand.now() + timedelta(milliseconds=delay)
                 strand.emit("step.retrying", path, attempt=attempt, error=error, delayMs=delay, at=wire(due))
             case Handled(target, via, at):
-                data = {"at": at} if at else {}
+                data: dict[str, Any] = {"at": at} if at else {}
                 strand.emit("step.failed", path, error=error, attempt=attempt, next=target, via=via, **data)
             case _:
                 strand.emit("step.failed", path, error=error, attempt=attempt)
@@ -416,7 +416,7 @@ class _Advance:
 
     def _item_over(self, error: dict[str, Any] | None) -> None:
         strand = self.strand
-        told = {"error": error} if error is not None else {"output": strand.state.frame.last}
+        told: dict[str, Any] = {"error": error} if error is not None else {"output": strand.state.frame.last}
         kind = "item.completed" if error is None else "item.failed"
         strand.emit(kind, strand.place["path"], iteration=strand.item, visit=strand.place["fork"], **told)
         if error is not None:
@@ -424,7 +424,7 @@ class _Advance:
 
     def _branch_over(self, error: dict[str, Any] | None) -> None:
         strand = self.strand
-        told = {"error": error} if error is not None else {"output": strand.state.frame.last}
+        told: dict[str, Any] = {"error": error} if error is not None else {"output": strand.state.frame.last}
         kind = "branch.completed" if error is None else "branch.failed"
         strand.emit(kind, strand.place["path"], iteration=strand.place["kid"], visit=strand.place["fork"], **told)
         woken = strand.join(ok=error is None)
@@ -474,9 +474,11 @@ class _Advance:
         except StepFailed as failed:
             self._end("failed", error=failed.failure.as_error("", 0))
             return
-        check = self.program.output_schema
-        if check is not None and (fault := check(output)) is not None:
-            failure = Failure(VALIDATION_ERROR, f"the output does not fit outputSchema: {fault}")
+        schema = self.program.output_schema
+        if schema is not None and (faults := schema.faults(output, "output")):
+            failure = Failure(
+                VALIDATION_ERROR, f"the output does not fit outputSchema: {faults[0].path} {faults[0].message}"
+            )
             self._end("failed", error=failure.as_error("", 0))
             return
         state.result = {"output": output}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from esb_workers.expressions.schemas import Schema
 from esb_workers.registry.retries import RetryPolicy
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ class Program:
     retry: RetryPolicy | None = None
     timeout: int | None = None  # ms, of the run
     output: Evaluate | None = None
-    input_schema: Callable[[Any], str | None] | None = None
-    output_schema: Callable[[Any], str | None] | None = None
+    input_schema: Schema | None = None
+    output_schema: Schema | None = None
 
     def policy(self, step: Step) -> RetryPolicy:
         """A step's own retry policy, else the definition's, else none.

@@ -161,7 +161,7 @@ def _complete(state: State, frame: Frame, step: str, data: JSON) -> None:
     for name, value in data.get("set", {}).items():
         state.context[name] = value
     if data.get("merge"):
-        state.context.update(output)
+        state.context.update(output or {})
     if (at := data.get("at")) is not None:
         put(state.context, at, output)
     frame.last, frame.step, frame.current = output, data.get("next"), None

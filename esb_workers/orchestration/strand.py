@@ -43,6 +43,7 @@ class Strand:
         self.seed: JSON = orjson.loads(loaded.seed) if loaded.seed else {}
         self.control = loaded.control
         self.inbox = loaded.inbox
+        self.revision = loaded.revision
         self.took: tuple[int, int] = (self.place.get("lo", 0), self.place.get("hi", 0))
         self.buffer: list[EventRow] = []
         self._chars = 0
@@ -149,7 +150,7 @@ class Strand:
                 lease_seconds=lease_seconds,
                 snapshot=snapshot,
             )
-        self._seen(signs)
+        self.revision = self._seen(signs).revision
         if snapshot is not None and not self.control:
             self._snapshot_n = self.n - 1
 

@@ -26,9 +26,18 @@ class StrandWorld:
         self._programs = programs
         self._strand = strand
         self.services = services
-        self.client_id = strand.loaded.client_id
         self.correlation_id = strand.loaded.correlation_id
         self.traceparent = strand.loaded.traceparent
+
+    @property
+    def allowed(self) -> Sequence[str] | None:
+        """The services that the run's client may use; None: any. A client that is gone may use none."""
+        return None if self._strand.loaded.client_id is None else self._strand.loaded.allowed_services or []
+
+    @property
+    def revision(self) -> int:
+        """Which registrations hold for what is done now."""
+        return self._strand.revision
 
     def signal(self, name: str, visit: int) -> tuple[Any] | None:
         """The payload of the signal that is this visit's, if it has come."""
@@ -45,8 +54,9 @@ class StrandWorld:
         if found is None:
             raise StepFailed(Failure(VALIDATION_ERROR, f"there is no workflow {' '.join(workflow.values())}"))
         program = self._programs.get(found).program
-        if program.input_schema is not None and (fault := program.input_schema(dict(given))) is not None:
-            raise StepFailed(Failure(VALIDATION_ERROR, f"the input does not fit inputSchema: {fault}"))
+        if program.input_schema is not None and (faults := program.input_schema.faults(dict(given), "input")):
+            told = f"the input does not fit inputSchema: {faults[0].path} {faults[0].message}"
+            raise StepFailed(Failure(VALIDATION_ERROR, told))
         row = {
             "id": child_id,
             "workflow": found,

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 from esb_workers.orchestration.engine import Runner
-from esb_workers.runtime.slots import Outcome
+from esb_workers.orchestration.programs import Programs
+from esb_workers.orchestration.services import ServiceCaller
+from esb_workers.orchestration.world import Services
+from esb_workers.registry.choice import Chooser
+from esb_workers.registry.instances import Directory
+from esb_workers.registry.secrets import Vault
+from esb_workers.runtime.ringer import Ringer
+from esb_workers.runtime.slots import Outcome, SlotEngine
+from esb_workers.settings import Settings
+from esb_workers.store import executions
+from esb_workers.store.engine import Database
+from esb_workers.store.executions import StrandKey
 from esb_workers.store.jobs import Claim, Done
+from esb_workers.transport.address import AddressGuard
+from esb_workers.transport.http import HttpCaller
 
-#: A claim that has not moved for so long is given to another worker, seconds; each transition sets it anew.
+#: A strand that has not moved for so long is given to another worker, seconds; each transition sets it anew.
 FIRST_DEADLINE = 60.0
 
 
 class StrandWork:
-    """Runs strands in the engine's slots. They write for themselves: nothing is left for the completer."""
+    """Runs strands in the engine's slots. They write for themselves: the completer only gives back."""
 
     deadline_seconds = FIRST_DEADLINE
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, database: Database, runner: Runner) -> None:
+        self._database = database
         self._runner = runner
 
     def prepare(self, claims: Sequence[Claim]) -> Sequence[Claim]:
@@ -28,9 +43,38 @@ class StrandWork:
         """Go on with a strand."""
         return Outcome(None, timer=self._runner.run(task.id, task.attempt))
 
-    def release(self, claim: Claim) -> None:
-        """A strand that was not begun goes back when the lease runs out."""
+    def release(self, claim: Claim) -> StrandKey:
+        """Give back a strand that was not begun."""
+        return StrandKey(claim.id, claim.attempt)
 
-    def record(self, worker: int, records: Sequence[object]) -> Done:
-        """Nothing to record."""
-        return Done([])
+    def record(self, worker: int, records: Sequence[StrandKey]) -> Done:
+        """Give back strands."""
+        with self._database.cursor() as cursor:
+            for key in records:
+                executions.release(cursor, key, 0)
+        return Done([key.job for key in records])
+
+
+class StrandEngine(SlotEngine):
+    """The resident engine of this pool."""
+
+    def __init__(self, settings: Settings, database: Database, ringer: Ringer, services: Services, slots: int) -> None:
+        runner = Runner(database, Programs(database), services, random=random.random, may_act=self._may_go_on)
+        super().__init__("orchestration", settings, database, ringer, StrandWork(database, runner), slots)
+
+    def _may_go_on(self) -> bool:
+        """Whether a strand may begin another step here: a stopping process hands it on."""
+        return self.may_act() and not self._stopping.is_set()
+
+    def _sweep(self) -> None:
+        super()._sweep()
+        with self.database.cursor() as cursor:
+            executions.poison(cursor)
+
+
+def make_engine(settings: Settings, database: Database, ringer: Ringer, slots: int) -> StrandEngine:
+    """The engine of this pool. Raises SettingsError when the signing secrets cannot be read."""
+    directory = Directory(Vault(settings.secret_keys))
+    http = HttpCaller(AddressGuard.of(settings))
+    services = ServiceCaller(database, directory, Chooser(database, directory), http, share=slots // 2)
+    return StrandEngine(settings, database, ringer, services, slots)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,7 +23,8 @@ class ServiceRequest:
     correlation_id: str
     traceparent: str | None
     timeout_ms: int | None
-    client_id: str | None = None
+    allowed: Sequence[str] | None  # the services its client may use; None: any
+    revision: int  # of the registrations, at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,17 @@ class Child:
 class World(Protocol):
     """What a step sees of the world, bound to its own strand."""
 
-    client_id: str | None
     correlation_id: str
     traceparent: str | None
     services: Services
+
+    @property
+    def allowed(self) -> Sequence[str] | None:
+        """The services that the run's client may use; None: any."""
+
+    @property
+    def revision(self) -> int:
+        """Which registrations hold for what is done now."""
 
     def signal(self, name: str, visit: int) -> tuple[Any] | None:
         """The payload of the signal that is this visit's, if it has come."""

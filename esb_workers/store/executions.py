@@ -28,6 +28,7 @@ class Signs(NamedTuple):
     control: str | None
     inbox: int
     parked: bool = False
+    revision: int = 0  # of the registrations
 
 
 class Loaded(NamedTuple):
@@ -48,6 +49,7 @@ class Loaded(NamedTuple):
     input: str
     deadline: datetime | None
     allowed_services: list[str] | None
+    revision: int
     seed: str | None
     snapshot_n: int | None
     snapshot: str | None
@@ -66,7 +68,8 @@ def load(cursor: Cursor, key: StrandKey) -> Loaded | None:
     cursor.execute(
         """
         select now(), j.control, j.inbox, j.cursor, j.parent_job, j.parent_path, e.id, e.workflow_id, e.client_id, e.status,
-               e.correlation_id, e.traceparent, e.input, e.deadline, c.allowed_services, s.seed, p.n, p.state,
+               e.correlation_id, e.traceparent, e.input, e.deadline, c.allowed_services,
+               (select sum(r.n) from revision r)::bigint, s.seed, p.n, p.state,
                (select coalesce(json_agg(json_build_array(v.n, v.type, v.path, v.visit, v.iteration, v.data) order by v.n), '[]')
                   from event v where v.execution_id = e.id and v.job_id = j.id and v.n > coalesce(p.n, 0))
           from job j
@@ -89,7 +92,7 @@ def journal(cursor: Cursor, execution_id: str, strand: str) -> tuple[tuple[int, 
         "select n, type, path, visit, iteration, data from event where execution_id = %s and job_id = %s and n > %s order by n",
         (execution_id, strand, snapshot[0] if snapshot else 0),
     )
-    return snapshot, [list(row) for row in cursor.fetchall()]  # type: ignore[return-value]
+    return snapshot, [list(row) for row in cursor.fetchall()]
 
 
 def step(
@@ -108,7 +111,7 @@ def step(
         {**_columns(key, n, events), "stand": stand, "lease": lease_seconds, "snapshot": snapshot},
     )
     row = cursor.fetchone()
-    return Signs(*row) if row else None
+    return Signs(row[0], row[1], False, row[2]) if row else None
 
 
 def park(
@@ -177,7 +180,7 @@ def join(cursor: Cursor, key: StrandKey, n: int, events: Sequence[EventRow], *, 
 def take(cursor: Cursor, key: StrandKey, count: int) -> tuple[int, int] | None:
     """The next indexes for a runner, [lo, hi); None: no more. Raises Superseded."""
     cursor.execute("select lo, hi from esb_take(%s, %s, %s)", (*key, count))
-    return cursor.fetchone()  # type: ignore[return-value]
+    return cursor.fetchone()
 
 
 def item_failed(cursor: Cursor, key: StrandKey, n: int, events: Sequence[EventRow]) -> Signs:
@@ -274,7 +277,8 @@ def execute(cursor: Cursor, row: Mapping[str, Any]) -> tuple[str, str]:
         " %(business_key)s, %(priority)s::smallint, null, %(input)s, %(timeout)s)",
         row,
     )
-    return cursor.fetchone()  # type: ignore[return-value]
+    outcome, id_ = cursor.fetchone()  # type: ignore[misc]
+    return outcome, id_
 
 
 def spawn(cursor: Cursor, key: StrandKey, row: Mapping[str, Any]) -> bool:
@@ -289,7 +293,7 @@ def spawn(cursor: Cursor, key: StrandKey, row: Mapping[str, Any]) -> bool:
 def signal_take(cursor: Cursor, key: StrandKey, name: str, visit: int) -> tuple[str | None] | None:
     """(payload,) of the signal that is this visit's; None if there is none yet. Raises Superseded."""
     cursor.execute("select payload from esb_signal_take(%s, %s, %s, %s)", (*key, name, visit))
-    return cursor.fetchone()  # type: ignore[return-value]
+    return cursor.fetchone()
 
 
 def completed(cursor: Cursor, execution_id: str, step_ids: Sequence[str]) -> list[tuple[str, str]]:
@@ -305,7 +309,7 @@ def completed(cursor: Cursor, execution_id: str, step_ids: Sequence[str]) -> lis
 def outcome(cursor: Cursor, execution_id: str) -> tuple[str, str | None, str | None] | None:
     """(status, output, error) of a run, JSON texts."""
     cursor.execute("select status, output, error from execution where id = %s", (execution_id,))
-    return cursor.fetchone()  # type: ignore[return-value]
+    return cursor.fetchone()
 
 
 def control(cursor: Cursor, action: str, execution_id: str, *args: Any) -> str | None:
@@ -336,3 +340,20 @@ def _columns(key: StrandKey, n: int, events: Sequence[EventRow]) -> dict[str, An
         "iterations": iterations,
         "data": data,
     }
+
+
+def children(cursor: Cursor, execution_id: str) -> list[str]:
+    """The open runs that strands of a run wait for."""
+    cursor.execute(
+        "select c.id from job j join execution c on c.parent_job = j.id"
+        " where j.execution_id = %s and c.status in ('open', 'paused')",
+        (execution_id,),
+    )
+    return [row[0] for row in cursor.fetchall()]
+
+
+def workflow_of(cursor: Cursor, execution_id: str) -> str | None:
+    """The workflow of a run; None: no such run."""
+    cursor.execute("select workflow_id from execution where id = %s", (execution_id,))
+    row = cursor.fetchone()
+    return row[0] if row else None

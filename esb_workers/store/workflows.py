@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 
 import psycopg2
 
+
 from esb_workers.store.engine import Cursor, is_unique_violation
+from esb_workers.store.ids import new_id
+from esb_workers.store.json import dumps
 
 _COLUMNS = "w.id, w.name, w.version, w.description, w.definition, w.lane_id, w.created_at, w.deleted_at"
 
@@ -83,3 +86,19 @@ def delete(cursor: Cursor, workflow_id: str) -> str:
     cursor.execute("update workflow set deleted_at = now() where id = %s", (workflow_id,))
     cursor.execute("select esb_changed('workflows')")
     return "gone"
+
+
+def note(
+    cursor: Cursor,
+    actor: str,
+    action: str,
+    resource: str,
+    resource_id: str,
+    name: str | None,
+    detail: Mapping[str, Any] | None,
+) -> None:
+    """Record who did what, in the caller's transaction."""
+    cursor.execute(
+        "insert into audit (id, actor, action, resource, resource_id, name, detail) values (%s, %s, %s, %s, %s, %s, %s::jsonb)",
+        (new_id(), actor, action, resource, resource_id, name, dumps(dict(detail)) if detail else None),
+    )

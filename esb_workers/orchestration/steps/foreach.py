@@ -63,7 +63,7 @@ class ForEachConfig(Config):
 class _Compiled(NamedTuple):
     items: Evaluate
     item: str
-    index: str
+    index_name: str
     steps: StepList
     runners: int
     tolerated: int | str
@@ -113,7 +113,12 @@ class ForEach(StepType):
             return Completed([], at=config.result_path)
         kids = [Kid(i, config.steps.first, call.path, runner=True) for i in range(min(config.runners, len(items)))]
         return Fork(
-            kids, len(kids), tolerated(config.tolerated, len(items)), len(items), items, (config.item, config.index)
+            kids,
+            len(kids),
+            tolerated(config.tolerated, len(items)),
+            len(items),
+            items,
+            (config.item, config.index_name),
         )
 
 

@@ -104,7 +104,8 @@ def _request(call: Call) -> ServiceRequest:
         correlation_id=call.world.correlation_id,
         traceparent=call.world.traceparent,
         timeout_ms=call.step.timeout,
-        client_id=call.world.client_id,
+        allowed=call.world.allowed,
+        revision=call.world.revision,
     )
 
 

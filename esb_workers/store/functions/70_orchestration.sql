@@ -25,9 +25,10 @@ end $$;
 -- control set only the first p_stand events are kept: what has happened stands, what was about to begin does not.
 create or replace function esb_step(p_job uuid, p_attempt int, p_n int, p_stand int, p_types text[], p_paths text[],
   p_visits int[], p_iters int[], p_data text[], p_lease interval, p_snapshot text)
-returns table (control "char", inbox int) language plpgsql as $$
+returns table (control "char", inbox int, rev bigint) language plpgsql as $$
 declare v_execution uuid;
 begin
+  rev := (select sum(r.n) from revision r);
   update job j set lease_until = now() + p_lease where j.id = p_job and j.attempt = p_attempt and j.state = 'f'
     returning j.execution_id, j.control, j.inbox into v_execution, control, inbox;
   if not found then return; end if;
@@ -214,12 +215,15 @@ begin
   return 'ok';
 end $$;
 
--- Starts a run: its row, its root strand, its business key. 'busy' and the run that has the key, or 'ok'.
+-- Starts a run: its row, its root strand, its business key. 'busy' and the run that has the key, 'gone' when the
+-- workflow was deleted, or 'ok'. The lock keeps a delete from missing this run.
 create or replace function esb_execute(p_id uuid, p_workflow uuid, p_lane int, p_client uuid, p_correlation text, p_trace text,
   p_key_of text, p_business_key text, p_priority smallint, p_parent uuid, p_input text, p_timeout_ms bigint)
 returns table (outcome text, id uuid) language plpgsql as $$
 declare v_other uuid;
 begin
+  perform 1 from workflow w where w.id = p_workflow and w.deleted_at is null for key share;
+  if not found then return query select 'gone', null::uuid; return; end if;
   if p_business_key is not null then
     insert into business_key (workflow, key, execution_id) values (p_key_of, p_business_key, p_id) on conflict do nothing;
     if not found then

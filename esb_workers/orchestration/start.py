@@ -1,0 +1,217 @@
+"""The front door of workflows: definitions kept, runs started and steered. Each call is one transaction, then a ring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from esb_workers import drill
+from esb_workers.errors import Conflict, FieldError, IllegalTransition, Invalid, NotFound
+from esb_workers.orchestration.definition import compile_definition
+from esb_workers.orchestration.lookup import find_workflow
+from esb_workers.orchestration.programs import Programs, Workflow
+from esb_workers.registry.versions import parse_version
+from esb_workers.runtime.ringer import Ringer
+from esb_workers.store import executions, workflows
+from esb_workers.store.engine import Cursor, Database
+from esb_workers.store.ids import as_id, new_id
+from esb_workers.store.json import dumps
+from esb_workers.store.workflows import WorkflowRow
+
+POOL: Final = "orchestration"
+
+
+@dataclass(frozen=True, slots=True)
+class NewWorkflow:
+    """A definition to be kept. `text` is its JSON as it came."""
+
+    name: str
+    version: str
+    description: str | None
+    definition: Any
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewExecution:
+    """A run to be started, by workflow id, or by name and perhaps version."""
+
+    input: Mapping[str, Any]
+    correlation_id: str
+    workflow_id: str | None = None
+    workflow_name: str | None = None
+    version: str | None = None
+    client_id: str | None = None
+    traceparent: str | None = None
+    business_key: str | None = None
+    priority: int = 5
+
+
+class Orchestration:
+    """The front door of one process."""
+
+    def __init__(self, database: Database, ringer: Ringer) -> None:
+        self._database = database
+        self._ringer = ringer
+        self.programs = Programs(database)
+
+    # --- definitions ---------------------------------------------------------------------------------
+
+    def define(self, new: NewWorkflow, *, by: str) -> WorkflowRow:
+        """Keep a version. Raises Invalid with every fault, Conflict if name and version are taken."""
+        check(new)
+        workflow_id = new_id()
+        row = {
+            "id": workflow_id,
+            "name": new.name,
+            "version": new.version,
+            "description": new.description,
+            "definition": new.text,
+        }
+        with self._database.raw_transaction() as cursor:
+            if not workflows.insert(cursor, row):
+                raise Conflict(
+                    f"version {new.version} of {new.name} exists; a change is a new version", code="duplicate"
+                )
+            workflows.note(cursor, by, "create", "workflow", workflow_id, new.name, {"version": new.version})
+            kept = workflows.get(cursor, workflow_id)
+        assert kept is not None
+        return kept
+
+    def workflow(self, workflow_id: str) -> WorkflowRow:
+        """Raises NotFound."""
+        with self._database.cursor() as cursor:
+            row = workflows.get(cursor, workflow_id)
+        if row is None:
+            raise NotFound
+        return row
+
+    def page(self, limit: int, before: str | None, name: str | None, version: str | None) -> list[WorkflowRow]:
+        """Newest first, one more than `limit` if there are more."""
+        with self._database.cursor() as cursor:
+            return workflows.page(cursor, limit=limit, before=before, name=name, version=version)
+
+    def forget(self, workflow_id: str, *, by: str) -> None:
+        """Delete a version. Raises NotFound, Conflict while runs of it are open."""
+        with self._database.raw_transaction() as cursor:
+            row = workflows.get(cursor, workflow_id)
+            outcome = workflows.delete(cursor, workflow_id)
+            if outcome == "missing" or row is None:
+                raise NotFound
+            if outcome == "busy":
+                raise Conflict("runs of this workflow are open", code="workflow_in_use")
+            workflows.note(cursor, by, "delete", "workflow", workflow_id, row.name, {"version": row.version})
+
+    # --- starting ------------------------------------------------------------------------------------
+
+    def find(self, new: NewExecution) -> Workflow:
+        """The workflow a start names. Raises NotFound, Invalid if the input does not fit its schema."""
+        known = as_id(new.workflow_id) if new.workflow_id else None
+        if known is None:
+            with self._database.cursor() as cursor:
+                known = find_workflow(cursor, new.workflow_id, new.workflow_name, new.version)
+        if known is None:
+            raise NotFound("there is no such workflow", code="workflow_not_found")
+        workflow = self.programs.get(known)
+        schema = workflow.program.input_schema
+        if schema is not None and (faults := schema.faults(dict(new.input), "initialContext")):
+            raise Invalid(faults)
+        return workflow
+
+    def start(self, new: NewExecution, workflow: Workflow, cursor: Cursor | None = None) -> str:
+        """Start a run, in the caller's transaction if there is one; its id. Call `started` after the commit.
+
+        Raises NotFound if the workflow was deleted, Conflict if its business key belongs to an open run.
+        """
+        row = {
+            "id": new_id(),
+            "workflow": workflow.id,
+            "lane": workflow.lane_id,
+            "client": new.client_id,
+            "correlation": new.correlation_id,
+            "trace": new.traceparent,
+            "name": workflow.name,
+            "business_key": new.business_key,
+            "priority": new.priority,
+            "input": dumps(dict(new.input)),
+            "timeout": workflow.program.timeout,
+        }
+        if cursor is not None:
+            outcome, id_ = executions.execute(cursor, row)
+        else:
+            with self._database.cursor() as own:
+                outcome, id_ = executions.execute(own, row)
+        if outcome == "gone":
+            raise NotFound("there is no such workflow", code="workflow_not_found")
+        if outcome == "busy":
+            raise Conflict(f"the run {id_} has this business key", code="business_key_in_use", executionId=id_)
+        drill.crash_point(drill.AFTER_INSERT)
+        return id_
+
+    def started(self) -> None:
+        """After the commit of a start: ring."""
+        drill.crash_point(drill.AFTER_COMMIT_BEFORE_RING)
+        self._ringer.ring(POOL)
+
+    # --- steering ------------------------------------------------------------------------------------
+
+    def cancel(self, execution_id: str, reason: str | None, *, by: str) -> None:
+        """Stop a run and those it waits for. What is under way ends first. Raises NotFound, IllegalTransition."""
+        with self._database.cursor() as cursor:
+            children = executions.children(cursor, execution_id)
+        self._control("cancel", execution_id, reason, dumps({"by": by, "reason": reason}), by=by)
+        for child in children:
+            try:
+                self.cancel(child, "its parent was cancelled", by=by)
+            except IllegalTransition:
+                continue  # it has ended by itself
+
+    def pause(self, execution_id: str, *, by: str) -> None:
+        """Let a run begin nothing more. Raises NotFound, IllegalTransition."""
+        self._control("pause", execution_id, dumps({"by": by}), by=by)
+
+    def resume(self, execution_id: str, *, by: str) -> None:
+        """Let a paused run go on. Raises NotFound, IllegalTransition."""
+        self._control("resume", execution_id, dumps({"by": by}), by=by)
+
+    def retry(self, execution_id: str, *, by: str) -> None:
+        """Go on from the failed step with a fresh budget. Raises NotFound, IllegalTransition, Conflict."""
+        with self._database.cursor() as cursor:
+            workflow_id = executions.workflow_of(cursor, execution_id)
+        if workflow_id is None:
+            raise NotFound
+        workflow = self.programs.get(workflow_id)
+        told = dumps({"by": by})
+        self._control("retry", execution_id, workflow.lane_id, workflow.program.timeout, told, by=by)
+
+    def signal(self, execution_id: str, name: str, payload: Any, *, by: str) -> None:
+        """Send a signal; it is kept if nobody waits for it yet. Raises NotFound, IllegalTransition."""
+        self._control("signal", execution_id, name, dumps(payload), by=by)
+
+    def _control(self, action: str, execution_id: str, *args: Any, by: str) -> None:
+        with self._database.raw_transaction() as cursor:
+            outcome = executions.control(cursor, action, execution_id, *args)
+            if outcome is None:
+                raise NotFound
+            if outcome == "busy":
+                raise Conflict("another run has its business key now", code="business_key_in_use")
+            if outcome != "ok":
+                raise IllegalTransition(f"a run that is {outcome} cannot be told to {action}")
+            workflows.note(cursor, by, action, "execution", execution_id, None, None)
+        self._ringer.ring(POOL)
+
+
+def check(new: NewWorkflow) -> None:
+    """Raises Invalid with every fault of a workflow."""
+    faults: list[FieldError] = []
+    try:
+        parse_version(new.version)
+    except ValueError as error:
+        faults.append(FieldError("version", str(error)))
+    try:
+        compile_definition(new.definition)
+    except Invalid as error:
+        faults += error.errors
+    if faults:
+        raise Invalid(faults)
