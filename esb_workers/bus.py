@@ -122,10 +122,18 @@ class Bus:
             if first.payload is None:
                 raise Conflict("The message was redacted: there is nothing left to send.", code="redacted")
             again = NewMessage(
-                source=first.source, message_type=first.type, correlation_id=first.correlation_id, headers=first.headers,
-                payload=first.payload, client_id=first.client_id, ordering_key=first.ordering_key, priority=first.priority,
-                reply_to=first.reply_to, traceparent=traceparent, replay_of=message_id,
-            )  # fmt: skip
+                source=first.source,
+                message_type=first.type,
+                correlation_id=first.correlation_id,
+                headers=first.headers,
+                payload=first.payload,
+                client_id=first.client_id,
+                ordering_key=first.ordering_key,
+                priority=first.priority,
+                reply_to=first.reply_to,
+                traceparent=traceparent,
+                replay_of=message_id,
+            )
             (accepted,) = self.publish_in(cursor, [again], None)
             message_log.note_act(cursor, message_id, by, "replay", {"messageId": accepted.id})
         self.committed([again])
@@ -151,7 +159,7 @@ class Bus:
             message_log.note_act(cursor, message_id, by, "redact")
 
     def retry(self, delivery_id: str, *, by: str) -> str:
-        """Take a delivery up again, now and with a fresh budget; its message's id. Raises NotFound, IllegalTransition."""
+        """Take a delivery up again, now and with a fresh budget: its message's id. Raises NotFound, Conflict."""
         with self.database.raw_transaction() as cursor:
             retried = message_log.retry(cursor, delivery_id)
             if retried is None:
@@ -163,7 +171,9 @@ class Bus:
         self.ringer.ring("delivery")
         return retried.message_id
 
-    def replay_dead_letters(self, wanted: DeadLetterFilter, shown: str, rate: float | None, *, by: str) -> tuple[str, int]:
+    def replay_dead_letters(
+        self, wanted: DeadLetterFilter, shown: str, rate: float | None, *, by: str
+    ) -> tuple[str, int]:
         """Start a replay of dead letters (`shown`: the filter as JSON text): its id, and how many it takes."""
         with self.database.raw_transaction() as cursor:
             replay_id, matched = replays.start(cursor, wanted, shown, rate)

@@ -164,7 +164,9 @@ def _where(wanted: LogFilter) -> tuple[list[str], dict[str, Any]]:
         "since_id": "m.id >= esb_uuid_at(%(since_id)s)",  # prunes partitions
         "until_id": "m.id < esb_uuid_at(%(until_id)s)",
     }
-    given = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if value is not None}
+    given = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if value is not None
+    }
     return [clauses[name] for name in given], given
 
 
@@ -178,7 +180,12 @@ def acts(cursor: Cursor, message_id: str) -> list[ActRow]:
 
 
 def note_act(
-    cursor: Cursor, subject: str, actor: str, action: str, detail: dict[str, Any] | None = None, resource: str = "message"
+    cursor: Cursor,
+    subject: str,
+    actor: str,
+    action: str,
+    detail: dict[str, Any] | None = None,
+    resource: str = "message",
 ) -> None:
     """Keep what a person did to a message (or a replay), in the transaction that does it."""
     cursor.execute(

@@ -99,9 +99,7 @@ def start(cursor: Cursor, wanted: DeadLetterFilter, shown: str, rate: float | No
     """A new replay, inside the caller's transaction: its id, and how many it took. `shown`: the filter as JSON text."""
     replay_id = new_id()
     clauses, values = _where(wanted)
-    cursor.execute(
-        "insert into replay (id, filter, rate, matched) values (%s, %s, %s, 0)", (replay_id, shown, rate)
-    )
+    cursor.execute("insert into replay (id, filter, rate, matched) values (%s, %s, %s, 0)", (replay_id, shown, rate))
     cursor.execute(
         f"insert into replay_item (replay_id, delivery_id) select %(replay)s, x.delivery_id {_FROM}"
         f" {_and([*clauses, 'm.redacted_at is null'])}",
@@ -155,7 +153,8 @@ class Step(NamedTuple):
 def step(cursor: Cursor, replay_id: str, limit: int, ahead_seconds: float) -> Step:
     """Send the next items; see esb_replay_step. Promote the keys after the commit."""
     cursor.execute(
-        "select lane_id, okey from esb_replay_step(%s, %s, make_interval(secs => %s))", (replay_id, limit, ahead_seconds)
+        "select lane_id, okey from esb_replay_step(%s, %s, make_interval(secs => %s))",
+        (replay_id, limit, ahead_seconds),
     )
     rows = cursor.fetchall()
     keys = dict.fromkeys(Key(lane, okey) for lane, okey in rows if okey is not None)

@@ -44,7 +44,12 @@ def get(connection: Connection, route_id: str, *, lock: bool = False) -> RouteRo
 
 
 def page(
-    connection: Connection, limit: int, after: str | None, *, name: Sequence[str] | None = None, enabled: bool | None = None
+    connection: Connection,
+    limit: int,
+    after: str | None,
+    *,
+    name: Sequence[str] | None = None,
+    enabled: bool | None = None,
 ) -> list[RouteRow]:
     """Routes, newest first, one more than `limit` if there are more."""
     query = select(route).where(route.c.deleted_at.is_(None)).order_by(route.c.id.desc()).limit(limit + 1)

@@ -1,0 +1,173 @@
+"""Routes: what is taken, in which form, where to; and dry runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from esb_api.params import PageQuery
+from esb_api.schemas.base import Answer, Body
+from esb_api.schemas.messages import MessageType
+from esb_api.schemas.retries import RetryPolicyBody
+from esb_api.schemas.types import COMMAS, Moment, Name, Visible, Words, milliseconds
+from esb_workers.routing.route import MAX_DESTINATIONS, MAX_PRIORITY, MAX_TIMEOUT, MAX_WEIGHT
+
+_CEL = Field(description="CEL over `message payload headers source messageType correlationId now`.")
+_KEY = Field(min_length=1, description="Template; deliveries of one key go out in order.")
+
+
+class TransformationBody(Body):
+    """`template {output}`, `rename {fields}`, `pick {fields}`, `drop {fields}`, `set {fields}`, `default {fields}`,
+    `headers {set, drop}`, `validate {schema}`, or a plug-in's."""
+
+    model_config = {**Body.model_config, "extra": "allow"}
+
+    type: str
+
+
+Transformation = Annotated[
+    TransformationBody | list[TransformationBody], Field(description="What is made of the payload, step by step.")
+]
+
+
+class DestinationBody(Body):
+    """One destination of a route; what it leaves out, the route and then the service decide."""
+
+    service: Annotated[str, Field(description="`name` or `name@RANGE`; need not be registered yet.")]
+    path: Annotated[str | None, Field(min_length=1, description="Template of the path called.")] = None
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] | None = None
+    transformation: Transformation | None = None
+    timeout: Annotated[int | None, milliseconds(1, MAX_TIMEOUT)] = None
+    retry_policy: RetryPolicyBody | None = None
+    ordering_key: Annotated[str | None, _KEY] = None
+    weight: Annotated[int, Field(ge=0, le=MAX_WEIGHT, description="For the strategy `weighted`.")] = 1
+    condition: Annotated[str | None, _CEL] = None
+    wire_tap: Annotated[bool, Field(description="Gets a copy whatever the strategy.")] = False
+    on_dead: Annotated[
+        Literal["continue", "block"], Field(description="Whether a dead delivery blocks those behind it.")
+    ] = "continue"
+
+
+class RouteBody(Body):
+    """A route as people write it."""
+
+    read_only: ClassVar[frozenset[str]] = frozenset(("id", "createdAt", "updatedAt"))
+
+    name: Annotated[Name, Field(description="Unique without regard to case.")]
+    pattern: Annotated[str, Field(max_length=255, description="Topic pattern over `messageType`: `user.*`, `order.#`.")]
+    destinations: Annotated[list[str | DestinationBody], Field(min_length=1, max_length=MAX_DESTINATIONS)]
+    conditions: Annotated[
+        dict[str, Any] | None, Field(description="Flat map of path to value, or an EventBridge event pattern.")
+    ] = None
+    filter: Annotated[str | None, _CEL] = None
+    transformation: Transformation | None = None
+    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="Higher is asked first.")] = 0
+    stop_on_match: Annotated[bool, Field(description="If it takes a message, no later route is asked.")] = False
+    enabled: bool = True
+    strategy: Annotated[
+        str, Field(description="`all`, `first_available`, `round_robin`, `weighted`, or a plug-in's.")
+    ] = "all"
+    retry_policy: RetryPolicyBody | None = None
+    timeout: Annotated[int | None, milliseconds(1, MAX_TIMEOUT)] = None
+    ordering_key: Annotated[str | None, _KEY] = None
+    default: Annotated[bool, Field(description="Takes what no other route took.")] = False
+
+
+class RouteAnswer(Answer):
+    """A route."""
+
+    id: str
+    name: str
+    pattern: str
+    destinations: list[str | dict[str, Any]]
+    conditions: dict[str, Any] | None = None
+    filter: str | None = None
+    transformation: dict[str, Any] | list[dict[str, Any]] | None = None
+    priority: int
+    stop_on_match: bool = False
+    enabled: bool
+    strategy: str = "all"
+    retry_policy: dict[str, Any] | None = None
+    timeout: int | None = None
+    ordering_key: str | None = None
+    default: bool = False
+    created_at: Moment
+    updated_at: Moment
+
+
+class RoutePage(Answer):
+    """Routes, newest first."""
+
+    items: list[RouteAnswer]
+    next_cursor: str | None
+
+
+class RouteQuery(PageQuery):
+    """Filters of the list of routes."""
+
+    name: Words | None = None
+    enabled: Annotated[list[Literal["true", "false"]], COMMAS] | None = None
+
+
+# --- dry runs --------------------------------------------------------------------------------------------
+
+
+class SampleMessage(Body):
+    """A message to try routes on; all but its type may be left out."""
+
+    message_type: MessageType
+    source: str = "test"
+    payload: Any = None
+    headers: dict[str, str] = {}
+    correlation_id: Visible | None = None
+
+
+class RoutingTestBody(Body):
+    """What to try: a message as given, or a stored one; on all routes, or on one that need not be saved."""
+
+    message: SampleMessage | None = None
+    message_id: Visible | None = None
+    route: Annotated[dict[str, Any] | None, Field(description="A route as for `POST /routing/routes`.")] = None
+
+
+class FormAnswer(Answer):
+    """What one destination would be sent."""
+
+    destination: str
+    payload: Any
+    headers: dict[str, str] | None
+    error: Annotated[str | None, Field(description="Why the transformation failed.")]
+
+
+class VerdictAnswer(Answer):
+    """What one route would do."""
+
+    route: str
+    route_id: str | None
+    matched: bool
+    reasons: Annotated[list[str], Field(description="Which clause said no, and why.")]
+    destinations: list[str]
+    transformed_payload: Annotated[Any, Field(description="What the first destination would be sent.")]
+    deliveries: list[FormAnswer] = []
+
+
+class RoutingTestAnswer(Answer):
+    """What each route would do, in the order in which they are asked."""
+
+    matched: Annotated[bool, Field(description="Whether any route takes the message.")]
+    items: list[VerdictAnswer]
+
+
+class ConditionsTestBody(Body):
+    """Conditions, and an event to try them on as it is, whatever its keys."""
+
+    conditions: dict[str, Any]
+    event: dict[str, Any]
+
+
+class ConditionsTestAnswer(Answer):
+    """Whether the event matches, and if not, why."""
+
+    matched: bool
+    reasons: list[str]

@@ -1,0 +1,98 @@
+"""The changes people make to routes. Each is one transaction, with its audit row and a new revision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from esb_workers.errors import Conflict, NotFound
+from esb_workers.routing.route import READ_ONLY, compile_route
+from esb_workers.store import audit
+from esb_workers.store import routes as store
+from esb_workers.store.engine import Database, is_unique_violation
+from esb_workers.store.routes import RouteRow
+
+_COLUMNS: Final = ("name", "priority", "enabled")
+
+#: May refuse a change, seeing the row as it stands (If-Match).
+Check = Callable[[RouteRow], None]
+
+
+class Routes:
+    """The routes of a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def register(self, body: Any, *, by: str) -> RouteRow:
+        """A new route. Raises Invalid naming every fault, Conflict if the name is taken."""
+        values = columns(body)
+        with _unique_name(), self._database.transaction() as connection:
+            row = store.add(connection, values["name"], values["priority"], values["enabled"], values["body"])
+            _changed(connection, by, "create", row)
+        return row
+
+    def get(self, route_id: str) -> RouteRow:
+        """Raises NotFound."""
+        with self._database.read() as connection:
+            return _found(store.get(connection, route_id))
+
+    def page(
+        self, limit: int, after: str | None, *, name: Sequence[str] | None = None, enabled: bool | None = None
+    ) -> list[RouteRow]:
+        """Routes, newest first, one more than `limit` if there are more."""
+        with self._database.read() as connection:
+            return store.page(connection, limit, after, name=name, enabled=enabled)
+
+    def change(self, route_id: str, edit: Callable[[RouteRow], Any], *, by: str) -> RouteRow:
+        """Write the body that `edit` makes of the present row. Raises NotFound, Invalid, Conflict."""
+        with _unique_name(), self._database.transaction() as connection:
+            before = _found(store.get(connection, route_id, lock=True))
+            row = store.change(connection, route_id, columns(edit(before)))
+            _changed(connection, by, "change", row, fields=_differing(document(before), document(row)))
+        return row
+
+    def delete(self, route_id: str, check: Check, *, by: str) -> None:
+        """Take a route out of use. What it has routed is still delivered, by its rules. Raises NotFound."""
+        with self._database.transaction() as connection:
+            row = _found(store.get(connection, route_id, lock=True))
+            check(row)
+            store.mark_deleted(connection, route_id)
+            _changed(connection, by, "delete", row)
+
+
+def columns(body: Any) -> dict[str, Any]:
+    """A route's JSON as it is stored. Raises Invalid naming every fault by its path."""
+    compiled = compile_route(body)
+    rest = {key: value for key, value in body.items() if value is not None and key not in {*_COLUMNS, *READ_ONLY}}
+    return {"name": compiled.name, "priority": compiled.priority, "enabled": compiled.enabled, "body": rest}
+
+
+def document(row: RouteRow) -> dict[str, Any]:
+    """A stored route as it was written."""
+    return {**row.body, "name": row.name, "priority": row.priority, "enabled": row.enabled}
+
+
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    return sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
+
+
+def _found(row: RouteRow | None) -> RouteRow:
+    if row is None:
+        raise NotFound
+    return row
+
+
+@contextmanager
+def _unique_name() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if is_unique_violation(error, "route_name"):
+            raise Conflict("A route of this name exists.", code="name_taken") from None
+        raise
+
+
+def _changed(connection: Any, by: str, action: str, row: RouteRow, **detail: Any) -> None:
+    audit.changed(connection, "routes", audit.Change(by, action, "route", row.id, row.name, detail or None))
