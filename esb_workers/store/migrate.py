@@ -32,6 +32,7 @@ def migrate(url: str, *, wait_seconds: float = 0) -> int:
     connection = _connect(url, wait_seconds)
     try:
         with connection, connection.cursor() as cursor:
+            _refuse_unless_unicode(cursor)
             cursor.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
             version = _version(cursor)
             if version > SCHEMA_VERSION:
@@ -75,6 +76,16 @@ def _refuse_unless_compatible(cursor: psycopg2.extensions.cursor) -> None:
         raise SchemaMismatch(
             f"the database is version {version}, which needs code of schema version {min_code} or newer;"
             f" this code is {SCHEMA_VERSION}: upgrade it"
+        )
+
+
+def _refuse_unless_unicode(cursor: psycopg2.extensions.cursor) -> None:
+    cursor.execute("select current_database(), current_setting('server_encoding')")
+    name, encoding = cursor.fetchone()  # type: ignore[misc]
+    if encoding != "UTF8":
+        raise SchemaMismatch(
+            f"the database {name} is encoded in {encoding}, which cannot hold every text: make it anew with"
+            " `create database … encoding 'UTF8' template template0`"
         )
 
 
