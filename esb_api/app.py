@@ -6,13 +6,16 @@ import logging
 import time
 from typing import Any, cast
 
-from flask import Flask, Response, request
+from flask import Flask, Response
 from flask.sessions import SessionInterface, SessionMixin
 
 from esb_api import docs, limits, problems
-from esb_api.call import Call
+from esb_api.call import Call, current_call
 from esb_api.context import Api, open_api
 from esb_api.resources import RESOURCES
+from esb_workers.errors import Unavailable
+from esb_workers.registry.clients import Client
+from esb_workers.registry.quotas import nearest_to_empty
 from esb_workers.settings import Settings
 
 log = logging.getLogger("esb.requests")
@@ -60,18 +63,37 @@ def make_app(api: Api) -> Flask:
 
 def _finish(response: Response) -> Response:
     """Headers every answer carries, the request's figures, and its line in the log."""
-    call = cast(Call, request._get_current_object())  # type: ignore[attr-defined]
+    call = current_call()
     headers = response.headers
     headers["X-Request-ID"] = call.request_id
     if call.known_correlation_id is not None:
         headers["X-Correlation-ID"] = call.known_correlation_id
-    if call.limits is not None:
-        limits.add_headers(response, call.limits)
+    _account(call, response)
     operation = call.operation.name if call.operation else "none"
     seconds = time.perf_counter() - call.started
     call.api.metrics.observe(operation, call.method, response.status_code, seconds)
     _log(call, operation, response, seconds)
     return response
+
+
+def _account(call: Call, response: Response) -> None:
+    """Tell a client what is left of its quota, and count a request that was refused it."""
+    client = call.principal.client
+    if client is None:
+        return
+    if call.operation is not None and call.operation.cached and response.status_code >= 400:
+        call.api.rejections.add(client.id)
+    if call.limits is None and client.limits:
+        call.limits = _nearest(call, client)
+    if call.limits is not None:
+        limits.add_headers(response, call.limits)
+
+
+def _nearest(call: Call, client: Client) -> limits.RateLimit | None:
+    try:
+        return nearest_to_empty(call.api.quotas.windows(client.id, client.limits))
+    except Unavailable:
+        return None  # the answer stands; only what is left cannot be told
 
 
 def _log(call: Call, operation: str, response: Response, seconds: float) -> None:

@@ -7,11 +7,12 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from flask import Request
+from flask import Request, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from esb_api.body import parse_json
 from esb_api.principals import NOBODY, Principal
+from esb_workers import logs
 from esb_workers.errors import Malformed, TooLarge, UnsupportedMediaType
 from esb_workers.store.ids import new_id
 
@@ -57,6 +58,7 @@ class Call(Request):
     @correlation_id.setter
     def correlation_id(self, value: str) -> None:
         self._correlation_id = value
+        logs.annotate(request_id=self.request_id, correlation_id=value)
 
     @property
     def known_correlation_id(self) -> str | None:
@@ -99,3 +101,9 @@ class Call(Request):
     def _is_json(self, patch: bool) -> bool:
         charset = self.mimetype_params.get("charset", "utf-8").lower()
         return charset in ("utf-8", "utf8") and (self.mimetype == JSON or (patch and self.mimetype == MERGE_PATCH))
+
+
+def current_call() -> Call:
+    """The request that this thread is answering."""
+    # Past the proxy: it would look up the context again for every attribute.
+    return request._get_current_object()  # type: ignore[attr-defined, no-any-return]  # noqa: SLF001

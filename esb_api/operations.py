@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol, cast
+from typing import Any, Final, Literal, Protocol
 
-from flask import Blueprint, Flask, Response, request
+from flask import Blueprint, Flask, Response
 from pydantic import BaseModel
 
 from esb_api.auth import authenticate
-from esb_api.call import Call
+from esb_api.call import Call, current_call
 from esb_api.params import NoQuery, read_query
 from esb_api.patches import replaced
 from esb_api.principals import Access
 from esb_api.schemas.base import Body, Query
 from esb_api.validation import validated
+from esb_workers import logs
 from esb_workers.errors import EsbError, NotFound
 from esb_workers.store.engine import StaleRevision
 
@@ -65,7 +66,8 @@ class Operation:
     headers: tuple[str, ...]
     #: Body limit as a multiple of `ESB_MAX_BODY_BYTES`.
     size: int
-    #: True: a cached client record will do, because the view's transaction refuses a stale revision.
+    #: True for the front door's calls, which accept work: a remembered client record will do, because their
+    #: transaction refuses a stale revision, and what is refused to a client counts as rejected.
     cached: bool
     #: True: the view gets the parsed JSON and checks it itself; `body` then only documents it.
     raw: bool = False
@@ -121,7 +123,8 @@ class Resource(Blueprint):
             no_body = method == "POST" and body is None and not media
             operation = Operation(
                 method=method, path=path, tag=self.tag, view=view, access=access, query=query, answers=answers,
-                body=NoBody if no_body else body, merges=method == "PATCH" if merges is None else merges, body_optional=body_optional or no_body, media=media or {},
+                body=NoBody if no_body else body, merges=method == "PATCH" if merges is None else merges,
+                body_optional=body_optional or no_body, media=media or {},
                 refusals=refusals, headers=headers, size=size, cached=cached, raw=raw, texts=frozenset(texts),
             )  # fmt: skip
             self.operations.append(operation)
@@ -136,7 +139,7 @@ def _endpoint(operation: Operation) -> Callable[..., Response]:
     names = operation.names
 
     def endpoint(**values: str) -> Response:
-        call = cast(Call, request._get_current_object())  # type: ignore[attr-defined]
+        call = current_call()
         call.operation = operation
         return _until_current(operation, call, [values[name] for name in names])
 
@@ -161,10 +164,10 @@ def _until_current(operation: Operation, call: Call, values: list[str]) -> Respo
 
 
 def _perform(operation: Operation, call: Call, values: list[str]) -> Response:
-    call.correlation_id  # noqa: B018  a bad X-Correlation-ID is refused before anything is done
+    logs.annotate(request_id=call.request_id, correlation_id=call.correlation_id)
     authenticate(call, operation.access, cached=operation.cached)
     for name, value in zip(operation.names, values, strict=True):
-        if name not in operation.texts and not _UUID.fullmatch(value):
+        if "\0" in value if name in operation.texts else not _UUID.fullmatch(value):
             raise NotFound
     inputs: dict[str, Any] = {}
     query = read_query(operation.query, call.args)

@@ -12,9 +12,10 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
-from flask import Flask, Response, request
+from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
+from esb_api.call import current_call
 from esb_workers import errors
 
 CONTENT_TYPE: Final = "application/problem+json"
@@ -89,7 +90,7 @@ def _problem(status: int, code: str, title: str, detail: str | None) -> dict[str
     body: dict[str, Any] = {"type": f"urn:esb:problem:{code}", "title": title, "status": status}
     if detail:
         body["detail"] = detail
-    return body | {"code": code, "requestId": request.request_id}  # type: ignore[attr-defined]
+    return body | {"code": code, "requestId": current_call().request_id}
 
 
 def _of_flask(error: HTTPException) -> Response:
@@ -105,5 +106,6 @@ def _of_flask(error: HTTPException) -> Response:
 
 def _report(error: Exception, status: int) -> None:
     level, stack = (logging.WARNING, None) if status == 503 else (logging.ERROR, error)
-    fields = {"request_id": request.request_id, "method": request.method, "path": request.path}  # type: ignore[attr-defined]
+    call = current_call()
+    fields = {"request_id": call.request_id, "method": call.method, "path": call.path}
     log.log(level, "%s: %s", type(error).__name__, error, exc_info=stack, extra=fields)

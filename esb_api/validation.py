@@ -26,7 +26,7 @@ def validated(model: type[Model], value: Any) -> Model:
 def field_errors(error: ValidationError, value: Any) -> list[FieldError]:
     """One field error for each place; of the branches of a union, each says what it wanted."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
-    return list(dict.fromkeys(FieldError(dotted(_places(fault["loc"], value)), _message(fault)) for fault in faults))
+    return list(dict.fromkeys(FieldError(dotted(_places(fault, value)), _message(fault)) for fault in faults))
 
 
 def dotted(places: Sequence[str | int]) -> str:
@@ -42,12 +42,16 @@ def _message(fault: ErrorDetails) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _places(loc: Sequence[str | int], value: Any) -> list[str | int]:
-    """`loc` without what pydantic adds of its own: the names of union branches and of wrapping validators."""
+def _places(fault: ErrorDetails, value: Any) -> list[str | int]:
+    """Where the fault lies, without what pydantic adds of its own: the names of union branches.
+
+    What is not in the sent value is such a name, but for the last place of a field that is missing.
+    """
     places: list[str | int] = []
-    for index, place in enumerate(loc):
+    missing = fault["loc"][-1:] if fault["type"] == "missing" else ()
+    for place in fault["loc"]:
         if isinstance(value, dict):
-            if place not in value and index < len(loc) - 1:
+            if place not in value and place not in missing:
                 continue
             value = value.get(place)
         elif isinstance(value, list) and isinstance(place, int) and place < len(value):

@@ -7,6 +7,7 @@ passed to a logger (settings hold `SecretStr`, keys are logged by their public i
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,11 @@ def bind(**fields: Any) -> Iterator[None]:
         _bound.reset(token)
 
 
+def annotate(**fields: Any) -> None:
+    """The same for all that follows on this thread, in place of what was bound: for loops that begin anew."""
+    _bound.set(fields)
+
+
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     """The bound fields, then the record's own `extra` ones, keys in camelCase."""
     own = {key: value for key, value in vars(record).items() if key not in _STANDARD}
@@ -57,7 +63,10 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["stack"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode("utf-8", "replace")
+        try:
+            return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        except TypeError:  # a lone surrogate, a huge integer: whatever it is, the line must be written
+            return json.dumps(line, default=str)
 
 
 class ConsoleFormatter(logging.Formatter):

@@ -155,19 +155,20 @@ def add_rejected(connection: Connection, counts: dict[str, int]) -> None:
 
 _USAGE = text("""
     with hours as (
-      select h, h + interval '1 hour' as til
-        from generate_series(date_trunc('hour', now()) - interval '23 hours', date_trunc('hour', now()), interval '1 hour') h),
+      select h from generate_series(date_trunc('hour', now()) - interval '23 hours', date_trunc('hour', now()),
+                                    interval '1 hour') h),
+    first as (select esb_uuid_at(min(h)) as id, esb_uuid_at(min(h) - interval '1 day') as before from hours),
     sent as (
       select date_trunc('hour', m.created_at) as h, count(*) as n from message m
-       where m.client_id = cast(:id as uuid) and m.id >= esb_uuid_at((select min(h) from hours)) and m.replay_of is null group by 1),
+       where m.client_id = cast(:id as uuid) and m.id >= (select id from first) and m.replay_of is null group by 1),
     started as (
       select date_trunc('hour', e.created_at) as h, count(*) as n from execution e
-       where e.client_id = cast(:id as uuid) and e.id >= esb_uuid_at((select min(h) from hours)) and e.parent_job is null group by 1),
+       where e.client_id = cast(:id as uuid) and e.id >= (select id from first) and e.parent_job is null group by 1),
     arrived as (
       select date_trunc('hour', d.finished_at) as h, count(*) as n
-        from message m join delivery d on d.message_id = m.id and d.id >= esb_uuid_at((select min(h) from hours))
-       where m.client_id = cast(:id as uuid) and m.id >= esb_uuid_at((select min(h) from hours) - interval '1 day')
-         and d.status = 'delivered' group by 1)
+        from message m join delivery d on d.message_id = m.id and d.id >= (select before from first)
+       where m.client_id = cast(:id as uuid) and m.id >= (select before from first) and d.status = 'delivered'
+       group by 1)
     select hours.h, coalesce(sent.n, 0) + coalesce(started.n, 0), coalesce(u.rejected, 0), coalesce(arrived.n, 0)
       from hours left join sent using (h) left join started using (h) left join arrived using (h)
       left join client_usage u on u.client_id = cast(:id as uuid) and u.hour = hours.h

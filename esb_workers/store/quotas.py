@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from esb_workers.store.engine import Cursor
 
 _COUNTED = """
-    select (select count(*) from message where client_id = %(client)s::uuid and id >= esb_uuid_at(to_timestamp(%(start)s))
-               and created_at >= to_timestamp(%(start)s) and replay_of is null)
-         + (select count(*) from execution where client_id = %(client)s::uuid and id >= esb_uuid_at(to_timestamp(%(start)s))
-               and created_at >= to_timestamp(%(start)s) and parent_job is null)"""
+    with start as (select to_timestamp(%(start)s) as opens)
+    select (select count(*) from message, start where client_id = %(client)s::uuid and id >= esb_uuid_at(opens)
+               and created_at >= opens and replay_of is null)
+         + (select count(*) from execution, start where client_id = %(client)s::uuid and id >= esb_uuid_at(opens)
+               and created_at >= opens and parent_job is null)"""
 
 
 def now(cursor: Cursor) -> int:

@@ -1,0 +1,52 @@
+"""Log lines: their shape, and the fields that work adds to them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from esb_workers import logs
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    """Where the root logger writes during a test."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield io.StringIO()
+    root.handlers[:] = before
+    root.setLevel(level)
+    logging.captureWarnings(False)
+
+
+def test_a_line_is_one_json_object_with_the_bound_fields(stream: io.StringIO) -> None:
+    logs.configure("worker delivery", stream=stream)
+    with logs.bind(correlation_id="c-1"), logs.bind(delivery_id="d-1"):
+        logging.getLogger("esb.delivery").info("delivered %d", 3, extra={"status_code": 200})
+    logging.getLogger("esb.delivery").info("idle")
+    first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert first | {"time": ""} == {
+        "time": "", "level": "info", "logger": "esb.delivery", "process": "worker delivery", "message": "delivered 3",
+        "correlationId": "c-1", "deliveryId": "d-1", "statusCode": 200,
+    }  # fmt: skip
+    assert "correlationId" not in second
+
+
+def test_a_stack_stays_on_its_line(stream: io.StringIO) -> None:
+    logs.configure("api", stream=stream)
+    try:
+        raise ValueError("odd \ud800 text")
+    except ValueError:
+        logging.getLogger("esb").exception("failed")
+    (line,) = stream.getvalue().splitlines()
+    assert "ValueError" in json.loads(line)["stack"]
+
+
+def test_a_person_gets_plain_text(stream: io.StringIO) -> None:
+    logs.configure("api", log_format="console", stream=stream)
+    logging.getLogger("esb").warning("odd", extra={"client_id": "c"})
+    assert stream.getvalue().rstrip().endswith("WARNING esb odd  clientId=c")
