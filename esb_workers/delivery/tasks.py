@@ -83,8 +83,20 @@ def _tell(called: Called, written: Record) -> None:
     log.log(level, "delivered" if called.outcome.ok else "attempt failed", extra=fields)
 
 
-def make_engine(settings: Settings, database: Database, ringer: Ringer, slots: int) -> SlotEngine:
-    """The engine of this pool. Raises SettingsError when the signing secrets cannot be read."""
-    adapter = CallAdapter(HttpCaller(AddressGuard.of(settings)))
-    work = DeliveryWork(database, Directory(Vault(settings.secret_keys)), adapter)
-    return SlotEngine("delivery", settings, database, ringer, work, slots)
+class DeliveryEngine(SlotEngine):
+    """The engine of this pool, with the connections it keeps."""
+
+    def __init__(self, settings: Settings, database: Database, ringer: Ringer, slots: int) -> None:
+        self._adapter = CallAdapter(HttpCaller(AddressGuard.of(settings)))
+        work = DeliveryWork(database, Directory(Vault(settings.secret_keys)), self._adapter)
+        super().__init__("delivery", settings, database, ringer, work, slots)
+
+    def stop(self, grace_seconds: float) -> None:
+        """Stop in good order and hang up."""
+        super().stop(grace_seconds)
+        self._adapter.close()
+
+
+def make_engine(settings: Settings, database: Database, ringer: Ringer, slots: int) -> DeliveryEngine:
+    """The engine of this pool. Raises SettingsError without `ESB_SECRET_KEYS`."""
+    return DeliveryEngine(settings, database, ringer, slots)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, cast
 
+from esb_workers.errors import SettingsError
 from esb_workers.registry.circuit import Circuit, CircuitState
 from esb_workers.registry.retries import RetryPolicy, parse_retry_policy
 from esb_workers.registry.secrets import Vault
@@ -17,6 +19,8 @@ from esb_workers.store import revision
 from esb_workers.store.engine import Database
 from esb_workers.store.instances import InstanceRow
 from esb_workers.transport import signing
+
+log = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUT = 10_000
 """Milliseconds an attempt may take where nobody says anything."""
@@ -59,7 +63,8 @@ class Directory:
     """The instances by name. One a process; safe for threads: readers see one snapshot or the next."""
 
     def __init__(self, vault: Vault) -> None:
-        self._opened = lru_cache(maxsize=10_000)(lambda sealed: signing.parse_secret(vault.open(sealed)))
+        self._vault = vault
+        self._opened = lru_cache(maxsize=10_000)(self._open)
         self._by_name: Mapping[str, tuple[Instance, ...]] = {}
         self._revision = -1
         self._services = -1
@@ -93,6 +98,15 @@ class Directory:
         for row in rows:
             found.setdefault(row.name, []).append(self._instance(row))
         return {name: tuple(instances) for name, instances in found.items()}
+
+    def _open(self, sealed: str) -> bytes | None:
+        try:
+            return signing.parse_secret(self._vault.open(sealed))
+        except (SettingsError, ValueError) as error:
+            # One secret that cannot be read must not stop the deliveries of all others; its own go out unsigned,
+            # which receivers that verify refuse.
+            log.error("a signing secret cannot be read: %s", error)  # noqa: TRY400
+            return None
 
     def _instance(self, row: InstanceRow) -> Instance:
         given: Mapping[str, Any] = {name: value for name, value in row.delivery.items() if value is not None}

@@ -32,7 +32,8 @@ def load(cursor: Cursor) -> list[InstanceRow]:
     """Every registered instance, oldest first."""
     cursor.execute(
         "select s.id, s.name, s.version, s.endpoint, s.weight, s.status, s.delivery, s.secret, s.old_secret,"
-        " s.old_secret_until, st.health, st.circuit, extract(epoch from st.circuit_until)::float8, st.circuit_opens, st.circuit_epoch"
+        " s.old_secret_until, st.health, st.circuit, extract(epoch from st.circuit_until)::float8, st.circuit_opens,"
+        " st.circuit_epoch"
         " from service s join service_state st on st.service_id = s.id order by s.name, s.id"
     )
     return [InstanceRow(*row) for row in cursor.fetchall()]

@@ -89,6 +89,12 @@ class HttpCaller:
         took = round((time.monotonic() - started) * 1000)
         return Response(raw.status, raw.headers, content, took, truncated, raw.reason)
 
+    def reach(self, host: str, port: int, timeout_ms: int) -> int:
+        """Open a TCP connection and close it again; milliseconds it took. Raises as `call`."""
+        started = time.monotonic()
+        self._connect(Origin("tcp", host, port), started + timeout_ms / 1000).close()
+        return round((time.monotonic() - started) * 1000)
+
     def close(self) -> None:
         """Close the kept connections. The caller can still be used."""
         self._pool.forget()
