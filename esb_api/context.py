@@ -11,6 +11,7 @@ from esb_workers import plugins
 from esb_workers.app import make_celery
 from esb_workers.bus import Bus
 from esb_workers.errors import SettingsError
+from esb_workers.orchestration.start import Orchestration
 from esb_workers.registry.clients import Clients, KeyRing
 from esb_workers.registry.quotas import Quotas
 from esb_workers.registry.rejections import Rejections
@@ -19,6 +20,8 @@ from esb_workers.registry.services import Services
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
 from esb_workers.store.engine import Database
+from esb_workers.transport.address import AddressGuard
+from esb_workers.transport.http import HttpCaller
 
 
 @dataclass(slots=True)
@@ -30,11 +33,14 @@ class Api:
     keys: KeyRing
     bus: Bus
     services: Services
+    orchestration: Orchestration
     clients: Clients
     quotas: Quotas
     rejections: Rejections
     waiting: Waiting
     metrics: Metrics
+    #: For checks asked for by a person; everything else is called by the workers.
+    http: HttpCaller
     authenticators: list[Authenticator] = field(default_factory=list)
     #: The OpenAPI document, once somebody has asked for it.
     openapi: bytes | None = None
@@ -44,6 +50,7 @@ class Api:
         self.rejections.write()
         self.bus.ringer.close()
         self.quotas.close()
+        self.http.close()
         self.database.dispose()
 
 
@@ -52,17 +59,20 @@ def open_api(settings: Settings) -> Api:
     if settings.database_url is None:
         raise SettingsError("ESB_DATABASE_URL is not set")
     database = Database(settings.database_url.get_secret_value(), pool_size=settings.api_threads, name="esb api")
+    ringer = Ringer(make_celery(settings))
     api = Api(
         settings=settings,
         database=database,
         keys=KeyRing(database),
-        bus=Bus(database, Ringer(make_celery(settings))),
+        bus=Bus(database, ringer),
+        orchestration=Orchestration(database, ringer),
         services=Services(database, Vault(settings.secret_keys)),
         clients=Clients(database),
         quotas=Quotas(database, settings.redis_for_quotas()),
         rejections=Rejections(database),
         waiting=Waiting(settings.api_threads // 2),
         metrics=Metrics(),
+        http=HttpCaller(AddressGuard.of(settings)),
     )
     api.authenticators = [make(api) for make in plugins.load(GROUP, BUILTIN).values()]
     return api

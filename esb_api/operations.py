@@ -166,9 +166,7 @@ def _until_current(operation: Operation, call: Call, values: list[str]) -> Respo
 def _perform(operation: Operation, call: Call, values: list[str]) -> Response:
     logs.annotate(request_id=call.request_id, correlation_id=call.correlation_id)
     authenticate(call, operation.access, cached=operation.cached)
-    for name, value in zip(operation.names, values, strict=True):
-        if "\0" in value if name in operation.texts else not _UUID.fullmatch(value):
-            raise NotFound
+    values = [_path_value(value, name in operation.texts) for name, value in zip(operation.names, values, strict=True)]
     inputs: dict[str, Any] = {}
     query = read_query(operation.query, call.args)
     if operation.query is not NoQuery:
@@ -178,6 +176,13 @@ def _perform(operation: Operation, call: Call, values: list[str]) -> Response:
         if operation.body is not NoBody:
             inputs["body"] = body
     return operation.view(call, *values, **inputs)
+
+
+def _path_value(value: str, text: bool) -> str:
+    """A malformed id names nothing, as an unknown one does."""
+    if "\0" in value if text else not _UUID.fullmatch(value):
+        raise NotFound
+    return value if text else value.lower()
 
 
 def _read_body(operation: Operation, call: Call) -> Any:

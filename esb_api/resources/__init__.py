@@ -7,11 +7,13 @@ from typing import Final
 from esb_api.operations import Resource
 from esb_api.resources.clients import clients
 from esb_api.resources.dead_letters import dead_letters
+from esb_api.resources.executions import executions
 from esb_api.resources.messages import messages
 from esb_api.resources.routes import routes
 from esb_api.resources.sending import sending
 from esb_api.resources.services import services
 from esb_api.resources.system import system
+from esb_api.resources.workflows import workflows
 
 #: Every resource of the API, in the order of the document.
-RESOURCES: Final[tuple[Resource, ...]] = (services, clients, routes, sending, messages, dead_letters, system)
+RESOURCES: Final[tuple[Resource, ...]] = (services, clients, routes, sending, messages, dead_letters, workflows, executions, system)

@@ -24,6 +24,7 @@ from esb_api.schemas.services import (
     DeliveryAnswer,
     DeliveryBody,
     DiscoverQuery,
+    FoundAnswer,
     HealthCheckBody,
     InstanceAnswer,
     InstancesAnswer,
@@ -38,6 +39,8 @@ from esb_api.schemas.services import (
     StatusBody,
 )
 from esb_workers.errors import Forbidden
+from esb_workers.health import checks
+from esb_workers.store.checks import Recorded
 from esb_workers.store.clients import KeyRow
 from esb_workers.store.services import CheckRow, ServiceRow
 
@@ -180,6 +183,43 @@ def _check(row: CheckRow, seq: int) -> CheckAnswer:
     fields = row._asdict()
     del fields["service_id"]
     return CheckAnswer(seq=seq, **fields)
+
+
+@services.operation(
+    "POST", "/services/{id}/probe", access=Access.OPERATOR, answers={200: FoundAnswer}, refusals=(409,)
+)
+def probe_service(call: Call, service_id: str) -> Response:
+    """Check an instance now.
+
+    The outcome counts as any other check. 409 if it has no `healthCheck`, or one of type `heartbeat`.
+    """
+    return _found(checks.check_now(call.api.database, call.api.http, service_id))
+
+
+@services.operation(
+    "POST", "/services/{id}/heartbeat", access=Access.SERVICE, answers={200: FoundAnswer}, refusals=(409,)
+)
+def beat_service(call: Call, service_id: str) -> Response:
+    """Tell that an instance is well; for a `healthCheck` of type `heartbeat`.
+
+    A service's own key may do this, and only for that service.
+    """
+    if call.principal.service_id not in (None, service_id.lower()):
+        raise Forbidden("This key belongs to another service.")
+    return _found(checks.heartbeat(call.api.database, service_id))
+
+
+def _found(recorded: Recorded) -> Response:
+    model = FoundAnswer.model_validate(
+        {
+            "id": recorded.id,
+            "at": recorded.at,
+            "health": recorded.state.health,
+            "changed": recorded.changed,
+            **recorded.finding._asdict(),
+        }
+    )
+    return answer(model)
 
 
 # --- keys and secrets ------------------------------------------------------------------------------------

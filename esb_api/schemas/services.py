@@ -268,10 +268,9 @@ class InstancesAnswer(Answer):
     items: list[InstanceAnswer]
 
 
-class CheckAnswer(Answer):
+class FoundAnswer(Answer):
     """One check, and the health after it."""
 
-    seq: int
     id: str
     at: Moment
     ok: bool
@@ -280,6 +279,12 @@ class CheckAnswer(Answer):
     error: str | None
     health: Health
     changed: Annotated[bool, Field(description="Whether the health changed by this check.")]
+
+
+class CheckAnswer(FoundAnswer):
+    """A check in its place in the history."""
+
+    seq: int
 
 
 class CheckPage(Answer):

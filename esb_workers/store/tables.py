@@ -30,6 +30,8 @@ from sqlalchemy.types import UserDefinedType
 ID = Uuid(as_uuid=False)
 Moment = DateTime(timezone=True)
 Words = ARRAY(Text)
+#: None is SQL's null, not JSON's: `health_check is null` must mean that there is none.
+Json = JSONB(none_as_null=True)
 
 
 class Letter(UserDefinedType[str]):
@@ -63,11 +65,11 @@ service = Table(
     Column("name", Text, nullable=False),
     Column("version", Text, nullable=False),
     Column("endpoint", Text, nullable=False),
-    Column("health_check", JSONB),
+    Column("health_check", Json),
     Column("weight", Integer, nullable=False, server_default=FetchedValue()),
     Column("tags", Words, nullable=False, server_default=FetchedValue()),
-    Column("metadata", JSONB, nullable=False, server_default=FetchedValue()),
-    Column("delivery", JSONB, nullable=False, server_default=FetchedValue()),
+    Column("metadata", Json, nullable=False, server_default=FetchedValue()),
+    Column("delivery", Json, nullable=False, server_default=FetchedValue()),
     Column("status", Text, nullable=False, server_default=FetchedValue()),
     Column("secret", Text),
     Column("old_secret", Text),
@@ -82,7 +84,7 @@ service_state = Table(
     Column("service_id", ID, primary_key=True),
     Column("health", Text, nullable=False, server_default=FetchedValue()),
     Column("health_changed_at", Moment),
-    Column("last_check", JSONB),
+    Column("last_check", Json),
     Column("successes", Integer, nullable=False, server_default=FetchedValue()),
     Column("failures", Integer, nullable=False, server_default=FetchedValue()),
     Column("heartbeat_at", Moment),
@@ -123,11 +125,11 @@ client = Table(
     Column("name", Text, nullable=False),
     Column("allowed_services", Words, nullable=False, server_default=FetchedValue()),
     Column("allowed_message_types", Words, nullable=False, server_default=FetchedValue()),
-    Column("rate_limits", JSONB, nullable=False, server_default=FetchedValue()),
+    Column("rate_limits", Json, nullable=False, server_default=FetchedValue()),
     Column("max_payload_bytes", Integer),
     Column("expires_at", Moment),
     Column("status", Text, nullable=False, server_default=FetchedValue()),
-    Column("metadata", JSONB, nullable=False, server_default=FetchedValue()),
+    Column("metadata", Json, nullable=False, server_default=FetchedValue()),
     Column("etag", Integer, nullable=False, server_default=FetchedValue()),
     Column("created_at", Moment, nullable=False, server_default=FetchedValue()),
     Column("updated_at", Moment, nullable=False, server_default=FetchedValue()),
@@ -163,7 +165,7 @@ route = Table(
     Column("name", Text, nullable=False),
     Column("priority", Integer, nullable=False, server_default=FetchedValue()),
     Column("enabled", Boolean, nullable=False, server_default=FetchedValue()),
-    Column("body", JSONB, nullable=False),
+    Column("body", Json, nullable=False),
     Column("etag", Integer, nullable=False, server_default=FetchedValue()),
     Column("created_at", Moment, nullable=False, server_default=FetchedValue()),
     Column("updated_at", Moment, nullable=False, server_default=FetchedValue()),
@@ -269,7 +271,7 @@ job = Table(
     Column("parent_path", Text),
     Column("inbox", Integer, nullable=False, server_default=FetchedValue()),
     Column("control", Letter),
-    Column("cursor", JSONB),
+    Column("cursor", Json),
 )
 delivery = Table(
     "delivery",
@@ -282,8 +284,8 @@ delivery = Table(
     Column("status", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("class", Text),
-    Column("cursor", JSONB),
-    Column("last", JSONB),
+    Column("cursor", Json),
+    Column("last", Json),
     Column("seq", BigInteger),
     Column("okey", Text),
     Column("created_at", Moment, nullable=False),
@@ -298,7 +300,7 @@ attempt = Table(
     Column("finished_at", Moment, server_default=FetchedValue()),
     Column("worker_id", BigInteger),
     Column("outcome", Text, nullable=False),
-    Column("detail", JSONB),
+    Column("detail", Json),
 )
 dead_letter = Table(
     "dead_letter",
@@ -315,7 +317,7 @@ replay = Table(
     "replay",
     metadata,
     Column("id", ID, primary_key=True),
-    Column("filter", JSONB, nullable=False),
+    Column("filter", Json, nullable=False),
     Column("rate", Float),
     Column("status", Text, nullable=False, server_default=FetchedValue()),
     Column("matched", Integer, nullable=False),
@@ -435,5 +437,5 @@ audit = Table(
     Column("resource", Text, nullable=False),
     Column("resource_id", Text, nullable=False),
     Column("name", Text),
-    Column("detail", JSONB),
+    Column("detail", Json),
 )

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from esb_workers.store.engine import Database
 from tests.support.api import ApiClient
+from tests.support.receiver import Receiver
 
 SPECIFIED = {
     "name": "user-service",
@@ -316,3 +317,47 @@ def test_a_service_key_is_shown_once_and_can_be_revoked(api: ApiClient) -> None:
 def test_an_unknown_or_malformed_id_is_not_found(api: ApiClient, service_id: str) -> None:
     for method, path in [("GET", ""), ("DELETE", ""), ("GET", "/health"), ("POST", "/keys"), ("GET", "/keys")]:
         assert api.call(method, f"/services/{service_id}{path}").status_code == 404
+
+
+def test_a_heartbeat_makes_healthy_and_only_its_own_key_may_send_it(api: ApiClient) -> None:
+    first = register(api, healthCheck={"type": "heartbeat", "ttl": 60_000})
+    second = register(api, endpoint="http://127.0.0.1:9001", healthCheck={"type": "heartbeat"})
+    plain = register(api, endpoint="http://127.0.0.1:9002")
+    key = api.with_key(api.post(f"/services/{first['id']}/keys").json["apiKey"])
+    beat = key.post(f"/services/{first['id']}/heartbeat")
+    assert beat.status_code == 200, beat.json
+    assert (beat.json["ok"], beat.json["health"], beat.json["changed"]) == (True, "healthy", True)
+    assert key.post(f"/services/{first['id'].upper()}/heartbeat").json["changed"] is False
+    assert key.post(f"/services/{second['id']}/heartbeat").status_code == 403
+    assert api.post(f"/services/{second['id']}/heartbeat").status_code == 200
+    assert api.post(f"/services/{plain['id']}/heartbeat").json["code"] == "no_health_check"
+    shown = api.get(f"/services/{first['id']}")
+    assert (shown.json["health"], shown.json["lastCheck"]["ok"]) == ("healthy", True)
+    assert shown.headers["ETag"] == '"1"'  # what the bus finds out is no change of what was written
+    history = api.get(f"/services/{first['id']}/health").json["items"]
+    assert [(check["seq"], check["health"], check["changed"]) for check in history] == [(1, "healthy", True), (2, "healthy", False)]
+
+
+def test_the_history_of_checks_pages_oldest_first(api: ApiClient) -> None:
+    service = register(api, healthCheck={"type": "heartbeat"})
+    path = f"/services/{service['id']}"
+    for _ in range(5):
+        api.post(f"{path}/heartbeat")
+    first = api.get(f"{path}/health?limit=3").json
+    rest = api.get(f"{path}/health?limit=3&cursor={first['nextCursor']}").json
+    assert [check["seq"] for check in first["items"] + rest["items"]] == [1, 2, 3, 4, 5]
+    assert rest["nextCursor"] is None
+    assert api.get(f"{path}/health?cursor=abc").status_code == 422
+
+
+def test_a_probe_looks_at_once(api: ApiClient) -> None:
+    with Receiver() as receiver:
+        service = register(api, healthCheck={"url": receiver.url, "healthyThreshold": 1})
+        probe = api.post(f"/services/{service['id']}/probe")
+    assert probe.status_code == 200, probe.json
+    assert (probe.json["ok"], probe.json["statusCode"], probe.json["health"]) == (True, 200, "healthy")
+    api.patch(f"/services/{service['id']}", {"healthCheck": {"url": "http://127.0.0.1:1/"}})
+    failed = api.post(f"/services/{service['id']}/probe").json
+    assert (failed["ok"], failed["health"]) == (False, "degraded")
+    assert failed["error"]
+    assert api.post(f"/services/{register(api, endpoint='http://127.0.0.1:9001')['id']}/probe").json["code"] == "no_health_check"

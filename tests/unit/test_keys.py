@@ -6,9 +6,9 @@ import re
 
 import pytest
 
+from esb_workers.errors import SettingsError
 from esb_workers.registry import keys
 from esb_workers.registry.secrets import Vault, check_secret, new_secret
-from esb_workers.errors import SettingsError
 
 
 def test_a_key_has_the_promised_form_and_its_public_id_is_found() -> None:
