@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from typing import Any
 
 from celery import Celery, signals
@@ -65,6 +67,11 @@ def make_engine(settings: Settings, pool: PoolName, database: Database, ringer: 
     return health.make_engine(settings, database, ringer, slots)
 
 
+def _node_name(pool: PoolName) -> str:
+    """What Flower and remote control call this process: no two may bear one name, so the host alone is too little."""
+    return f"{pool}-{os.getpid()}@{socket.gethostname()}"
+
+
 def _serve(app: Celery, engine: Engine, settings: Settings) -> None:
     @app.task(name=drain_task(engine.pool), ignore_result=True)  # type: ignore[untyped-decorator]
     def drain(*_args: Any, **_kwargs: Any) -> None:  # takes anything: a bell of another release must ring too
@@ -76,7 +83,7 @@ def _serve(app: Celery, engine: Engine, settings: Settings) -> None:
     signals.worker_shutting_down.connect(stop_claiming)
     engine.start()  # before the broker is even looked for: work goes on without it
     worker = app.Worker(
-        hostname=f"{engine.pool}@%h",
+        hostname=_node_name(engine.pool),
         pool="threads",
         concurrency=BELL_THREADS,
         queues=[engine.pool],
