@@ -73,10 +73,9 @@ class RunningBus:
         chosen = {f"ESB_{k.upper()}": str(v) for k, v in (self._settings | settings).items()}
         environ = {k: v for k, v in os.environ.items() if not k.startswith(("ESB_", "DB_"))} | chosen
         self.folder.mkdir(parents=True, exist_ok=True)
-        log = (self.folder / "up.log").open("ab")
-        self._process = psutil.Popen(
-            [ESB, "up", "--no-flower", *self._arguments], env=environ, stdout=log, stderr=log, cwd=self.folder
-        )
+        with (self.folder / "up.log").open("ab") as log:
+            command = [ESB, "up", "--no-flower", *self._arguments]
+            self._process = psutil.Popen(command, env=environ, stdout=log, stderr=log, cwd=self.folder)
         wait_until(self.is_ready, 60, f"the bus's start (see {self.folder}/up.log)")
 
     def stop(self) -> None:
