@@ -45,7 +45,8 @@ class Preparer:
         self._book.refresh(self._database, newest, {claim.route_id for claim in claims if claim.route_id})
         with self._database.cursor() as cursor:
             stored = messages.load(cursor, list({claim.message_id for claim in claims if claim.message_id}))
-            forms = messages.forms(cursor, [claim.id for claim in claims])
+            formed = [claim.id for claim in claims if claim.cursor and claim.cursor.get("form")]
+            forms = messages.forms(cursor, formed) if formed else {}
             self._learn_lanes(cursor, claims)
         return [self._one(claim, stored.get(claim.message_id or ""), forms.get(claim.id)) for claim in claims]
 

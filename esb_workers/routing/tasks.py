@@ -112,6 +112,7 @@ class Routing:
             try:
                 payload, headers = matching.form(route, destination, variables)
                 row["payload"], row["headers"] = _text(payload), _text(headers)
+                row["cursor"]["form"] = True  # so that deliveries without one need not look for it
             except TransformationError as error:
                 return row | _ended("dead", "TransformationError", error.detail, stored)
         return row

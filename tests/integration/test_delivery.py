@@ -119,7 +119,7 @@ class World:
             )
         self.sql(
             "insert into job (id, pool, lane_id, route_id, okey, state, message_id, cursor, expires_at) values (%s, 2, %s, %s, %s, %s, %s, %s, %s)",
-            id_, lane, route, key, "q" if key else "r", values["id"], json.dumps({"i": i, "dest": destination}), values.get("expires_at"),
+            id_, lane, route, key, "q" if key else "r", values["id"], json.dumps({"i": i, "dest": destination} | ({"form": True} if form else {})), values.get("expires_at"),
         )  # fmt: skip
         if key:
             self.sql("select esb_promote(array[%s], array[%s])", lane, key)
@@ -290,13 +290,11 @@ def test_an_address_outside_the_configuration_is_dead_and_no_blame_of_the_instan
 
 
 def test_a_timeout_is_told_and_retried(world: World, receiver: Receiver, eventually: Eventually) -> None:
-    let_go = threading.Event()
-    receiver.answer = lambda got: let_go.wait(5) and Reply() or Reply()
+    receiver.answer = lambda got: Reply(delay=0.5)
     world.service("slow", receiver.url, timeout=150)
     world.start()
     delivery = world.deliver("slow", world.route("slow", retryPolicy={"maxRetries": 0}))
     eventually(lambda: world.ended(delivery))
-    let_go.set()
     status, error_class, last = world.ended(delivery)
     assert (status, error_class) == ("dead", "Timeout")
     assert 140 <= last["durationMs"] < 1500

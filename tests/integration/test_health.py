@@ -125,7 +125,7 @@ def test_a_server_that_is_gone_or_too_slow_is_a_failed_check_that_says_why(
     found = {}
 
     def all_there() -> bool:
-        found.update({s: e for s, e in world.sql("select service_id, error from health_check")})
+        found.update(dict(world.sql("select service_id, error from health_check")))
         return len(found) == 3
 
     eventually(all_there)

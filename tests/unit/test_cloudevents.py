@@ -192,7 +192,7 @@ def test_event_formats_other_than_json_are_refused(content_type: str) -> None:
 
 
 @given(TEXT, TEXT, TEXT)
-def test_what_goes_out_binary_comes_in_the_same(id: str, source: str, kind: str) -> None:
-    headers, body = ce.encode(ce.OutgoingEvent(id, source, kind, "2026-01-31T08:00:00.000Z", "c", "[1]"), "binary")
+def test_what_goes_out_binary_comes_in_the_same(name: str, source: str, kind: str) -> None:
+    headers, body = ce.encode(ce.OutgoingEvent(name, source, kind, "2026-01-31T08:00:00.000Z", "c", "[1]"), "binary")
     event = ce.decode(headers, body, json.loads)
-    assert (event.id, event.source, event.type, event.payload) == (id, source, kind, [1])
+    assert (event.id, event.source, event.type, event.payload) == (name, source, kind, [1])

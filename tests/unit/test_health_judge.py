@@ -16,8 +16,10 @@ from esb_workers.health.judge import (
     parse_expected,
 )
 
+DEFAULT, NEW = Thresholds(), Verdict()
 
-def healths(checks: str, thresholds: Thresholds = Thresholds(), start: Verdict = Verdict()) -> list[str]:
+
+def healths(checks: str, thresholds: Thresholds = DEFAULT, start: Verdict = NEW) -> list[str]:
     """`+` is a good check, `-` a bad one; the health after each."""
     found, verdict = [], start
     for check in checks:

@@ -148,7 +148,7 @@ def test_a_kept_connection_that_closes_upon_the_request_is_tried_once_more_on_a_
 
 
 def test_a_new_connection_that_closes_without_an_answer_is_lost(caller: HttpCaller) -> None:
-    with serving(lambda peer, connection: peer.read(connection) and None) as peer:
+    with serving(lambda peer, connection: (peer.read(connection), None)[1]) as peer:
         with pytest.raises(errors.ConnectionLost):
             caller.call("POST", peer.url, body=b"1")
         assert peer.connections == 1
@@ -267,7 +267,7 @@ def assert_times_out(caller: HttpCaller, url: str, body: bytes = b"") -> None:
 
 
 def test_a_peer_that_never_answers_is_left_at_the_deadline(caller: HttpCaller) -> None:
-    with serving(lambda peer, connection: (peer.read(connection), time.sleep(3)) and None) as peer:
+    with serving(lambda peer, connection: time.sleep(3)) as peer:
         assert_times_out(caller, peer.url)
 
 
@@ -291,8 +291,12 @@ def test_a_peer_that_does_not_read_is_left_at_the_deadline(caller: HttpCaller) -
 
 def test_a_name_server_that_hangs_counts_against_the_deadline() -> None:
     let_go = threading.Event()
-    caller = HttpCaller(LOOPBACK, lookup=lambda host, port: let_go.wait(5) and [] or [])
-    assert_times_out(caller, "http://slow.example/")
+
+    def lookup(host: str, port: int) -> list[Endpoint]:
+        let_go.wait(5)
+        return []
+
+    assert_times_out(HttpCaller(LOOPBACK, lookup=lookup), "http://slow.example/")
     let_go.set()
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from esb_workers.registry.circuit import Circuit
 from esb_workers.registry.selection import Destination, choose, in_range, probes_due, why_none
 
+CLOSED = Circuit()
 OPEN = Circuit("open", 1, 50.0)
 
 
@@ -22,7 +23,7 @@ class Instance:
     weight: int = 1
     status: str = "active"
     health: str = "unknown"
-    circuit: Circuit = Circuit()
+    circuit: Circuit = CLOSED
 
 
 def pick(*instances: Instance, seed: int = 1) -> Instance | None:
@@ -60,7 +61,7 @@ instances = st.builds(
     weight=st.integers(0, 5),
     status=st.sampled_from(["active", "maintenance", "inactive"]),
     health=st.sampled_from(["healthy", "unknown", "degraded", "unhealthy"]),
-    circuit=st.sampled_from([Circuit(), OPEN]),
+    circuit=st.sampled_from([CLOSED, OPEN]),
 )
 
 
