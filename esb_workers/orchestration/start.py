@@ -46,6 +46,7 @@ class NewExecution:
     traceparent: str | None = None
     business_key: str | None = None
     priority: int = 5
+    revision: int | None = None  # of what the caller knew of its client; None: nothing was remembered
 
 
 class Orchestration:
@@ -122,7 +123,7 @@ class Orchestration:
     def start(self, new: NewExecution, workflow: Workflow, cursor: Cursor | None = None) -> str:
         """Start a run, in the caller's transaction if there is one; its id. Call `started` after the commit.
 
-        Raises NotFound if the workflow was deleted, Conflict if its business key belongs to an open run.
+        Raises NotFound if the workflow was deleted, Conflict if its business key belongs to an open run, StaleRevision.
         """
         row = {
             "id": new_id(),
@@ -136,6 +137,7 @@ class Orchestration:
             "priority": new.priority,
             "input": dumps(dict(new.input)),
             "timeout": workflow.program.timeout,
+            "rev": new.revision,
         }
         if cursor is not None:
             outcome, id_ = executions.execute(cursor, row)

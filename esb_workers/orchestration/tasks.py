@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from esb_workers.orchestration.engine import Runner
 from esb_workers.orchestration.programs import Programs
@@ -58,9 +58,23 @@ class StrandWork:
 class StrandEngine(SlotEngine):
     """The resident engine of this pool."""
 
-    def __init__(self, settings: Settings, database: Database, ringer: Ringer, services: Services, slots: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        ringer: Ringer,
+        services: Services,
+        slots: int,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._close = close
         runner = Runner(database, Programs(database), services, random=random.random, may_act=self._may_go_on)
         super().__init__("orchestration", settings, database, ringer, StrandWork(database, runner), slots)
+
+    def stop(self, grace_seconds: float) -> None:
+        """As every engine; then close the connections to services."""
+        super().stop(grace_seconds)
+        self._close()
 
     def _may_go_on(self) -> bool:
         """Whether a strand may begin another step here: a stopping process hands it on."""
@@ -77,4 +91,4 @@ def make_engine(settings: Settings, database: Database, ringer: Ringer, slots: i
     directory = Directory(Vault(settings.secret_keys))
     http = HttpCaller(AddressGuard.of(settings))
     services = ServiceCaller(database, directory, Chooser(database, directory), http, share=slots // 2)
-    return StrandEngine(settings, database, ringer, services, slots)
+    return StrandEngine(settings, database, ringer, services, slots, close=http.close)

@@ -274,7 +274,7 @@ def execute(cursor: Cursor, row: Mapping[str, Any]) -> tuple[str, str]:
     """Start a run inside the caller's transaction: ('ok', its id), or ('busy', the run that has its business key)."""
     cursor.execute(
         "select outcome, id from esb_execute(%(id)s, %(workflow)s, %(lane)s, %(client)s, %(correlation)s, %(trace)s, %(name)s,"
-        " %(business_key)s, %(priority)s::smallint, null, %(input)s, %(timeout)s)",
+        " %(business_key)s, %(priority)s::smallint, null, %(input)s, %(timeout)s, %(rev)s)",
         row,
     )
     outcome, id_ = cursor.fetchone()  # type: ignore[misc]

@@ -216,12 +216,14 @@ begin
 end $$;
 
 -- Starts a run: its row, its root strand, its business key. 'busy' and the run that has the key, 'gone' when the
--- workflow was deleted, or 'ok'. The lock keeps a delete from missing this run.
+-- workflow was deleted, or 'ok'. The lock keeps a delete from missing this run. ES003: what the caller knows of its
+-- client (p_rev; null: nothing was remembered) is out of date.
 create or replace function esb_execute(p_id uuid, p_workflow uuid, p_lane int, p_client uuid, p_correlation text, p_trace text,
-  p_key_of text, p_business_key text, p_priority smallint, p_parent uuid, p_input text, p_timeout_ms bigint)
+  p_key_of text, p_business_key text, p_priority smallint, p_parent uuid, p_input text, p_timeout_ms bigint, p_rev bigint)
 returns table (outcome text, id uuid) language plpgsql as $$
 declare v_other uuid;
 begin
+  if p_rev <> (select sum(r.n) from revision r) then raise exception 'stale revision' using errcode = 'ES003'; end if;
   perform 1 from workflow w where w.id = p_workflow and w.deleted_at is null for key share;
   if not found then return query select 'gone', null::uuid; return; end if;
   if p_business_key is not null then

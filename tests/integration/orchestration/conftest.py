@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from workflow_bench import Bench
+from tests.support.workflows import Bench
 
 from esb_workers.store.engine import Database
 

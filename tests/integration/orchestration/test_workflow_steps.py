@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from workflow_bench import Bench, down, service
+from tests.support.workflows import Bench, down, service
 
 from esb_workers.orchestration.world import Answer, Held
 

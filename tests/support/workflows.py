@@ -89,6 +89,7 @@ class Bench:
             "priority": 5,
             "input": orjson.dumps(context or {}).decode(),
             "timeout": workflow.program.timeout,
+            "rev": None,
             **over,
         }
         with self.database.cursor() as cursor:

@@ -1,0 +1,294 @@
+"""Workflows and their executions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, WithJsonSchema, model_validator
+
+from esb_api.params import PageQuery
+from esb_api.schemas.base import Answer, Body, Query
+from esb_api.schemas.problem import FieldProblem
+from esb_api.schemas.types import COMMAS, Moment, Name, Visible, Words
+from esb_workers.orchestration.steps import step_types
+
+ExecutionStatus = Literal[
+    "pending", "running", "waiting", "paused", "completed", "failed", "cancelled", "compensated", "timed_out"
+]
+StepStatus = Literal[
+    "pending", "running", "retrying", "waiting", "completed", "failed", "skipped", "cancelled", "compensated"
+]
+
+_STEP: dict[str, Any] = {
+    "type": "object",
+    "required": ["id", "type"],
+    "properties": {
+        "id": {"type": "string", "description": "Unique in the whole definition."},
+        "name": {"type": "string"},
+        "type": {"type": "string", "examples": sorted(step_types())},
+        "config": {"type": "object", "description": "What its type needs."},
+        "onSuccess": {"type": "string", "description": "Step that follows."},
+        "onFailure": {"type": "string"},
+        "catch": {"type": "array", "items": {"type": "object"}},
+        "retryPolicy": {"type": "object"},
+        "timeout": {"type": "integer", "description": "Milliseconds, of one attempt."},
+        "condition": {"type": "string", "description": "CEL; false skips the step."},
+        "compensate": {"type": "object", "description": "A step that undoes this one."},
+    },
+}
+_DEFINITION: dict[str, Any] = {
+    "type": "object",
+    "required": ["steps"],
+    "properties": {
+        "steps": {"type": "array", "minItems": 1, "items": _STEP},
+        "variables": {"type": "object", "description": "Defaults, laid under the initial context."},
+        "errorHandling": {
+            "type": "object",
+            "properties": {
+                "retryPolicy": {"type": "object"},
+                "onError": {"type": "string", "description": "log-error, fail, continue, compensate, or a step id."},
+            },
+        },
+        "timeout": {"type": "integer", "description": "Milliseconds, of the whole run, pauses excluded."},
+        "flow": {"enum": ["explicit", "sequential"]},
+        "inputSchema": {"type": "object"},
+        "outputSchema": {"type": "object"},
+        "output": {"description": "Template of the run's output."},
+    },
+}
+
+#: Checked by the compiler of definitions, which names every fault at once.
+Definition = Annotated[Any, WithJsonSchema(_DEFINITION)]
+
+
+class WorkflowBody(Body):
+    """A version of a workflow. It never changes: a change is a new version."""
+
+    name: Name
+    version: Annotated[str, Field(min_length=1, max_length=100, description="SemVer.", examples=["1.0.0"])]
+    description: Annotated[str | None, Field(max_length=10_000)] = None
+    definition: Definition
+
+
+class DraftBody(Body):
+    """A workflow, or just its definition, to be checked."""
+
+    name: Name | None = None
+    version: Annotated[str | None, Field(min_length=1, max_length=100)] = None
+    description: Annotated[str | None, Field(max_length=10_000)] = None
+    definition: Definition
+
+
+class WorkflowAnswer(Answer):
+    """A version of a workflow."""
+
+    id: str
+    name: str
+    version: str
+    description: str | None
+    definition: Annotated[Any, Field(description="As it was sent.")]
+    created_at: Moment
+    updated_at: Moment
+
+
+class WorkflowSummary(Answer):
+    """What a client sees of a workflow."""
+
+    id: str
+    name: str
+    version: str
+    description: str | None
+    input_schema: Any = None
+    output_schema: Any = None
+    created_at: Moment
+    updated_at: Moment
+
+
+class WorkflowPage(Answer):
+    """Workflows, newest first. A client sees no definitions, but the schemas."""
+
+    items: list[WorkflowAnswer | WorkflowSummary]
+    next_cursor: str | None
+
+
+class WorkflowQuery(PageQuery):
+    """Filters of the list of workflows."""
+
+    name: Annotated[str | None, Field(max_length=100)] = None
+    version: Annotated[str | None, Field(max_length=100)] = None
+
+
+class CheckAnswer(Answer):
+    """What a dry check found."""
+
+    valid: bool
+    errors: list[FieldProblem]
+
+
+class GraphQuery(Query):
+    """The form of the picture."""
+
+    format: Literal["json", "mermaid", "svg"] = "json"
+
+
+class GraphNode(Answer):
+    """A step. `parent` is the step whose list it stands in."""
+
+    id: str
+    name: str | None
+    type: str
+    parent: str | None
+
+
+class GraphEdge(Answer):
+    """A way from step to step."""
+
+    from_: Annotated[str | None, Field(alias="from", description="Null: from anywhere.")]
+    to: str
+    kind: str
+    label: str | None
+
+
+class GraphAnswer(Answer):
+    """A definition as nodes and edges."""
+
+    nodes: list[GraphNode]
+    edges: list[GraphEdge]
+
+
+class ExecuteBody(Body):
+    """A run to be started: of a workflow by id, or by name and perhaps version."""
+
+    workflow_id: str | None = None
+    workflow_name: Name | None = None
+    version: Annotated[str | None, Field(min_length=1, max_length=100, description="Default: the highest.")] = None
+    initial_context: Annotated[dict[str, Any], Field(description="Laid over the definition's variables.")] = {}
+    correlation_id: Annotated[Visible | None, Field(description="Default: `X-Correlation-ID`, else a new UUID.")] = None
+    business_key: Annotated[
+        str | None, Field(min_length=1, max_length=255, description="One open run per workflow name and key.")
+    ] = None
+    priority: Annotated[int, Field(ge=0, le=9, description="9 goes first.")] = 5
+
+    @model_validator(mode="after")
+    def _one_workflow(self) -> Self:
+        if (self.workflow_id is None) == (self.workflow_name is None):
+            raise ValueError("needs either workflowId or workflowName")
+        if self.version is not None and self.workflow_name is None:
+            raise ValueError("version goes with workflowName")
+        return self
+
+
+class StartedAnswer(Answer):
+    """The run is stored: it will be carried out whatever happens to the processes."""
+
+    execution_id: str
+    correlation_id: str
+    status: Literal["pending"] = "pending"
+
+
+class StepAnswer(Answer):
+    """One visit of a step."""
+
+    id: str
+    path: Annotated[str, Field(description="`f[3]/q`: step q of item 3 of the foreach f.")]
+    type: str | None
+    name: str | None
+    status: StepStatus
+    attempts: int
+    input: Any
+    output: Any
+    error: Any
+    waiting_for: Annotated[str | None, Field(description="timer, signal, children, child, service:REASON.")] = None
+    next_attempt_at: Annotated[str | None, Field(description="When it goes on by itself.")] = None
+    started_at: Moment | None
+    finished_at: Moment | None
+
+
+class ListedExecution(Answer):
+    """A run."""
+
+    id: str
+    execution_id: str
+    workflow_id: str
+    workflow_name: str
+    workflow_version: str
+    status: ExecutionStatus
+    correlation_id: str
+    business_key: str | None
+    priority: int
+    client_id: Annotated[str | None, Field(description="Null: the operator.")]
+    error: Any
+    created_at: Moment
+    started_at: Moment | None
+    updated_at: Moment
+    finished_at: Moment | None
+
+
+class ExecutionAnswer(ListedExecution):
+    """A run with its context, its output, and its newest 200 steps in order."""
+
+    initial_context: dict[str, Any]
+    context: Any
+    output: Any
+    reason: Annotated[str | None, Field(description="Why it was cancelled.")]
+    deadline: Moment | None
+    steps: list[StepAnswer]
+
+
+class ExecutionPage(Answer):
+    """Runs, newest first."""
+
+    items: list[ListedExecution]
+    next_cursor: str | None
+
+
+class ExecutionQuery(PageQuery):
+    """Filters of the list of runs. Lists are comma lists."""
+
+    workflow_id: Words | None = None
+    status: Annotated[list[ExecutionStatus], COMMAS] | None = None
+    correlation_id: Words | None = None
+    business_key: Words | None = None
+    client_id: Words | None = None
+    from_: Annotated[Moment | None, Field(alias="from", description="Started then or later.")] = None
+    to: Annotated[Moment | None, Field(description="Started before.")] = None
+
+
+class HistoryEntry(Answer):
+    """One transition of a run."""
+
+    seq: int
+    at: Moment
+    type: Annotated[str, Field(description="run.started, step.started, step.retrying, step.completed …")]
+    step: str | None
+    path: str | None
+    iteration: int | None
+    detail: Annotated[dict[str, Any] | None, Field(description="What there is to say about it.")]
+
+
+class HistoryPage(Answer):
+    """Every transition, oldest first."""
+
+    items: list[HistoryEntry]
+    next_cursor: str | None
+
+
+class StepPage(Answer):
+    """All steps, oldest first."""
+
+    items: list[StepAnswer]
+    next_cursor: str | None
+
+
+class CancelBody(Body):
+    """How to cancel."""
+
+    compensate: Annotated[bool, Field(description="Undo completed steps; only false is supported.")] = False
+    reason: Annotated[str | None, Field(max_length=1000)] = None
+
+
+class SignalBody(Body):
+    """A signal for a run."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    payload: Any = None

@@ -1,0 +1,162 @@
+"""Executions as they are read: what they are doing is derived from their jobs, what they did from their journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from esb_workers.store.engine import Cursor
+
+#: What an open run is doing. `pending`: nobody has claimed its root yet.
+_SHOWN: Final = """
+    case when e.status <> 'open' then e.status
+         when exists (select from job j where j.execution_id = e.id and (j.state = 'f' or (j.state = 'r' and (j.attempt > 0 or j.id <> e.id))))
+           then 'running'
+         when exists (select from job j where j.execution_id = e.id and j.state = 'r') then 'pending'
+         else 'waiting' end"""
+_STARTED: Final = """
+    coalesce(e.started_at, (select v.at from event v where v.execution_id = e.id and v.job_id = e.id and v.n = 1))"""
+_COLUMNS: Final = f"""
+    e.id, e.workflow_id, w.name as workflow_name, w.version as workflow_version, e.client_id, {_SHOWN} as status, e.business_key,
+    e.correlation_id, e.priority, e.parent_job, e.input, e.context, e.output, e.error, e.reason, e.deadline, e.created_at,
+    {_STARTED} as started_at, e.updated_at, e.finished_at"""
+#: Statuses that stand in no column of their own.
+OPEN: Final = frozenset({"pending", "running", "waiting"})
+
+
+class RunRow(NamedTuple):
+    """A run. JSON columns are text."""
+
+    id: str
+    workflow_id: str
+    workflow_name: str
+    workflow_version: str
+    client_id: str | None
+    status: str
+    business_key: str | None
+    correlation_id: str
+    priority: int
+    parent_job: str | None
+    input: str
+    context: str | None
+    output: str | None
+    error: str | None
+    reason: str | None
+    deadline: datetime | None
+    created_at: datetime
+    started_at: datetime | None
+    updated_at: datetime
+    finished_at: datetime | None
+
+
+class HistoryRow(NamedTuple):
+    """One journal entry."""
+
+    seq: int
+    at: datetime
+    job_id: str
+    n: int
+    type: str
+    path: str | None
+    visit: int | None
+    iteration: int | None
+    data: str | None
+
+
+_EVENT: Final = "seq, at, job_id, n, type, path, visit, iteration, data"
+
+
+def get(cursor: Cursor, execution_id: str) -> RunRow | None:
+    """One run."""
+    cursor.execute(
+        f"select {_COLUMNS} from execution e join workflow w on w.id = e.workflow_id where e.id = %s", (execution_id,)
+    )
+    row = cursor.fetchone()
+    return RunRow(*row) if row else None
+
+
+def status(cursor: Cursor, execution_id: str) -> str | None:
+    """The stored status: `open` until it ends or is paused."""
+    cursor.execute("select status from execution where id = %s", (execution_id,))
+    row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def page(cursor: Cursor, limit: int, before: str | None, filters: Mapping[str, Any]) -> list[RunRow]:
+    """Newest first, one more than `limit` if there are more. Filters: lists by column, `since`, `until`."""
+    clauses, values = _clauses(before, filters)
+    wanted = filters.get("status")
+    if wanted and set(wanted) <= OPEN | {"paused"}:
+        clauses.append("e.status in ('open', 'paused')")  # as the partial index says it
+    query = f"select * from (select {_COLUMNS} from execution e join workflow w on w.id = e.workflow_id"
+    query += (" where " + " and ".join(clauses) if clauses else "") + " order by e.id desc"
+    if wanted:
+        query += ") x where x.status = any(%s) order by x.id desc limit %s"
+        values += [list(wanted), limit + 1]
+    else:
+        query += " limit %s) x"
+        values.append(limit + 1)
+    cursor.execute(query, values)
+    return [RunRow(*row) for row in cursor.fetchall()]
+
+
+def _clauses(before: str | None, filters: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+    clauses: list[str] = []
+    values: list[Any] = []
+    for name in ("workflow_id", "client_id"):
+        if filters.get(name):
+            clauses.append(f"e.{name} = any(%s::uuid[])")
+            values.append(list(filters[name]))
+    for name in ("correlation_id", "business_key"):
+        if filters.get(name):
+            clauses.append(f"e.{name} = any(%s)")
+            values.append(list(filters[name]))
+    for value, clause in (
+        (before, "e.id < %s"),
+        (filters.get("since"), "e.created_at >= %s"),
+        (filters.get("until"), "e.created_at < %s"),
+    ):
+        if value is not None:
+            clauses.append(clause)
+            values.append(value)
+    return clauses, values
+
+
+def history(cursor: Cursor, execution_id: str, limit: int, after: int) -> list[HistoryRow]:
+    """Journal entries, oldest first, one more than `limit` if there are more."""
+    cursor.execute(
+        f"select {_EVENT} from event where execution_id = %s and seq > %s order by seq limit %s",
+        (execution_id, after, limit + 1),
+    )
+    return [HistoryRow(*row) for row in cursor.fetchall()]
+
+
+def step_openings(cursor: Cursor, execution_id: str, limit: int, *, after: int | None = None) -> list[HistoryRow]:
+    """The events that opened a visit of a step. With `after` (a seq): the next, oldest first; without: the newest."""
+    newest = after is None
+    cursor.execute(
+        f"select {_EVENT} from event where execution_id = %s and visit = n and type like 'step.%%' and seq > %s"
+        f" order by seq {'desc' if newest else ''} limit %s",
+        (execution_id, after or 0, limit + (not newest)),
+    )
+    rows = [HistoryRow(*row) for row in cursor.fetchall()]
+    return rows[::-1] if newest else rows
+
+
+def step_events(cursor: Cursor, execution_id: str, visits: Sequence[tuple[str, int]]) -> list[HistoryRow]:
+    """Every event of these visits (strand, n), in order."""
+    if not visits:
+        return []
+    cursor.execute(
+        f"select {_EVENT} from event where execution_id = %s and type like 'step.%%'"
+        " and (job_id, visit) in (select * from unnest(%s::uuid[], %s::int[])) order by seq",
+        (execution_id, [strand for strand, _ in visits], [n for _, n in visits]),
+    )
+    return [HistoryRow(*row) for row in cursor.fetchall()]
+
+
+def undone(cursor: Cursor, execution_id: str) -> set[str]:
+    """The paths of steps whose compensation has completed."""
+    cursor.execute("select path from event where execution_id = %s and type = 'step.compensated'", (execution_id,))
+    return {str(path).removesuffix(":compensate") for (path,) in cursor.fetchall()}
