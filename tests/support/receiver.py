@@ -53,8 +53,8 @@ class Receiver:
     def __init__(self, port: int = 0) -> None:
         self.hits: list[Hit] = []
         self.answer: Callable[[Hit], Reply] = lambda hit: Reply()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
-        self._server.daemon_threads = True
+        self.note: Callable[[Hit, Reply], None] = lambda hit, reply: None  # called before the answer goes out
+        self._server = _Server(("127.0.0.1", port), _handler(self))
         self.port = int(self._server.server_address[1])
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -73,6 +73,14 @@ class Receiver:
         return Counter(hit.key or "" for hit in self.hits)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that was killed in the middle of a call is what drills are about."""
+
+
 def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -84,6 +92,7 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             hit = Hit(time.monotonic(), self.command, self.path, headers, self.rfile.read(length))
             receiver.hits.append(hit)
             reply = receiver.answer(hit)
+            receiver.note(hit, reply)
             if reply.delay:
                 time.sleep(reply.delay)
             self.send_response(reply.status)
