@@ -134,13 +134,14 @@ class Services:
 
     def _settle(self, connection: Transaction, before: ServiceRow | None, row: ServiceRow) -> None:
         """What follows from an instance's new content."""
+        # The state before the gate, as everywhere: a circuit that changes holds its state while it waits for the gate.
+        if before is not None and row.health_check is None:
+            store.forget_health(connection, row.id)
         # In order: two renames that cross would otherwise wait for each other's name.
         for name in sorted({row.name} | ({before.name} if before else set())):
             store.gate(connection, name)
         if before is None or before.health_check != row.health_check or before.name != row.name:
             store.schedule_checks(connection, row.id, row.name, wanted=row.health_check is not None)
-        if before is not None and row.health_check is None:
-            store.forget_health(connection, row.id)
 
     # --- secrets and keys --------------------------------------------------------------------------------
 

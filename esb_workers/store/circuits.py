@@ -30,17 +30,3 @@ def change(database: Database, service_id: str, epoch: int, to: str, opens: int,
             # Only now, in a statement of its own: the gate is computed from what the one before has written.
             cursor.execute("select esb_gate(%s), esb_changed('services')", (row[0],))
     return row is not None
-
-
-def probe_at_once(database: Database, name: str) -> int:
-    """End the pauses of all open circuits of a service, as an operator's retry does; how many."""
-    with database.raw_transaction() as cursor:
-        cursor.execute(
-            "update service_state st set circuit_until = now(), circuit_epoch = st.circuit_epoch + 1 from service s"
-            " where s.id = st.service_id and s.name = %s and st.circuit <> 'closed' and st.circuit_until > now()",
-            (name,),
-        )
-        ended = cursor.rowcount
-        if ended:
-            cursor.execute("select esb_gate(%s), esb_changed('services')", (name,))
-    return ended

@@ -34,9 +34,10 @@ def record(
         with database.cursor() as cursor:
             return jobs.done(cursor, worker, rows)
     with database.raw_transaction() as cursor:
+        # Services before jobs, as in deregistering, and in order: nobody waits in a circle.
+        instances.lock(cursor, sorted(set(disables.values())))
         done = jobs.done(cursor, worker, rows)
         ours = set(done.ids)
-        # In one order everywhere, so that two such transactions cannot wait for each other.
         for service_id in sorted({service for delivery, service in disables.items() if delivery in ours}):
             instances.disable(cursor, service_id)
         for delivery in sorted(ours & replies.keys()):

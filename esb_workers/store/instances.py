@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -43,6 +44,12 @@ def database_clock(cursor: Cursor) -> float:
     """The database's time in seconds since the epoch."""
     cursor.execute("select extract(epoch from clock_timestamp())::float8")
     return float(cursor.fetchone()[0])  # type: ignore[index]
+
+
+def lock(cursor: Cursor, ids: Sequence[str]) -> None:
+    """Keep others from changing these instances until the transaction ends."""
+    if ids:
+        cursor.execute("select 1 from service where id = any(%s::uuid[]) order by id for update", (list(ids),))
 
 
 def disable(cursor: Cursor, service_id: str) -> bool:
