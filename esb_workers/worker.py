@@ -72,6 +72,13 @@ def _node_name(pool: PoolName) -> str:
     return f"{pool}-{os.getpid()}@{socket.gethostname()}"
 
 
+def _worker_class(app: Celery) -> Any:
+    """Celery's worker, but for one thing: where `setproctitle` is installed it would rename the process, and the
+    command line is where people and supervisors look for the role (`esb worker delivery`).
+    """
+    return type("Worker", (app.Worker,), {"set_process_status": lambda self, info: None})
+
+
 def _serve(app: Celery, engine: Engine, settings: Settings) -> None:
     @app.task(name=drain_task(engine.pool), ignore_result=True)  # type: ignore[untyped-decorator]
     def drain(*_args: Any, **_kwargs: Any) -> None:  # takes anything: a bell of another release must ring too
@@ -82,7 +89,7 @@ def _serve(app: Celery, engine: Engine, settings: Settings) -> None:
 
     signals.worker_shutting_down.connect(stop_claiming)
     engine.start()  # before the broker is even looked for: work goes on without it
-    worker = app.Worker(
+    worker = _worker_class(app)(
         hostname=_node_name(engine.pool),
         pool="threads",
         concurrency=BELL_THREADS,
