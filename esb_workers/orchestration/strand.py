@@ -206,9 +206,13 @@ class Strand:
     def take(self, count: int) -> bool:
         """Get the next items; False: there are none. Raises Superseded."""
         with self.database.cursor() as cursor:
-            took = executions.take(cursor, self.key, count)
-        self.took = took or (0, 0)
-        return took is not None
+            took = executions.take(cursor, self.key, self._first, self.buffer, count)
+        if took is None:
+            return False
+        self.took = took
+        self.buffer.clear()
+        self._chars = 0
+        return True
 
     def leave(self) -> None:
         """Stop for good, because somebody wants it."""

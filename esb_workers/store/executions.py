@@ -177,9 +177,12 @@ def join(cursor: Cursor, key: StrandKey, n: int, events: Sequence[EventRow], *, 
     return bool(cursor.fetchone()[0])  # type: ignore[index]
 
 
-def take(cursor: Cursor, key: StrandKey, count: int) -> tuple[int, int] | None:
-    """The next indexes for a runner, [lo, hi); None: no more. Raises Superseded."""
-    cursor.execute("select lo, hi from esb_take(%s, %s, %s)", (*key, count))
+def take(cursor: Cursor, key: StrandKey, n: int, events: Sequence[EventRow], count: int) -> tuple[int, int] | None:
+    """The next indexes for a runner, [lo, hi), its events written; None: no more, nothing written. Raises Superseded."""
+    cursor.execute(
+        f"select lo, hi from esb_take(%(job)s, %(attempt)s, %(n)s, {_EVENTS}, %(count)s)",
+        {**_columns(key, n, events), "count": count},
+    )
     return cursor.fetchone()
 
 

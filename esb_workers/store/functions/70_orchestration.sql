@@ -117,16 +117,21 @@ begin
   return true;
 end $$;
 
--- A runner of a foreach takes the next p_k indexes. Its cursor remembers them: a crash repeats only these.
-create or replace function esb_take(p_job uuid, p_attempt int, p_k int) returns table (lo int, hi int) language plpgsql as $$
-declare v_parent uuid; v_path text;
+-- A runner of a foreach takes the next p_k indexes. Its cursor remembers them: a crash repeats only these. What it has
+-- folded of the range before is journaled with it, else that would be forgotten. No row: there are no more, and
+-- nothing was written.
+create or replace function esb_take(p_job uuid, p_attempt int, p_n int, p_types text[], p_paths text[], p_visits int[],
+  p_iters int[], p_data text[], p_k int) returns table (lo int, hi int) language plpgsql as $$
+declare v_parent uuid; v_path text; v_execution uuid;
 begin
   select parent_job, parent_path into v_parent, v_path from job where id = p_job;
   update scope s set next_i = s.next_i + p_k where s.job_id = v_parent and s.path = v_path and not s.closed and s.next_i < s.total
     returning s.next_i - p_k, least(s.next_i, s.total) into lo, hi;
   if not found then return; end if;
-  update job set cursor = cursor || jsonb_build_object('lo', lo, 'hi', hi) where id = p_job and attempt = p_attempt and state = 'f';
+  update job set cursor = cursor || jsonb_build_object('lo', lo, 'hi', hi), lease_until = greatest(lease_until, now() + interval '60 s')
+   where id = p_job and attempt = p_attempt and state = 'f' returning execution_id into v_execution;
   if not found then raise exception 'fenced' using errcode = 'ES001'; end if;
+  perform esb_journal(v_execution, p_job, p_n, p_types, p_paths, p_visits, p_iters, p_data);
   return next;
 end $$;
 
@@ -138,7 +143,7 @@ declare s scope; v_parent uuid; v_path text; v_execution uuid;
 begin
   select parent_job, parent_path into v_parent, v_path from job where id = p_job;
   update scope set failed = failed + 1 where job_id = v_parent and path = v_path returning * into s;
-  update job j set lease_until = greatest(j.lease_until, now() + interval '15 s') where j.id = p_job and j.attempt = p_attempt and j.state = 'f'
+  update job j set lease_until = greatest(j.lease_until, now() + interval '60 s') where j.id = p_job and j.attempt = p_attempt and j.state = 'f'
     returning j.execution_id, j.control, j.inbox into v_execution, control, inbox;
   if not found then raise exception 'fenced' using errcode = 'ES001'; end if;
   perform esb_journal(v_execution, p_job, p_n, p_types, p_paths, p_visits, p_iters, p_data);
@@ -364,18 +369,18 @@ end $$;
 
 -- A strand whose worker died five times over fails its run instead of killing workers for ever.
 create or replace function esb_run_poison(p_limit int) returns setof uuid language plpgsql as $$
-declare v uuid;
+declare v_id uuid;
 begin
-  for v in select distinct execution_id from job where state = 'b' and pool = 3 and losses >= 5 limit p_limit loop
-    if esb_hold_run(v) in ('open', 'paused') then
-      perform esb_note(v, 'run.failed', '{"error":{"class":"WorkerLost","message":"the workers that ran this were lost five times"}}');
+  for v_id in select distinct execution_id from job where state = 'b' and pool = 3 and losses >= 5 limit p_limit loop
+    if esb_hold_run(v_id) in ('open', 'paused') then
+      perform esb_note(v_id, 'run.failed', '{"error":{"class":"WorkerLost","message":"the workers that ran this were lost five times"}}');
       update execution set status = 'failed', error_class = 'WorkerLost', updated_at = now(), finished_at = now(),
         error = '{"class":"WorkerLost","message":"the workers that ran this were lost five times"}',
-        fence = coalesce((select attempt from job where id = v), fence) where id = v;
+        fence = coalesce((select attempt from job where id = v_id), fence) where id = v_id;
     end if;
-    perform esb_end_strands(v);
-    delete from business_key where execution_id = v;
-    perform esb_poke(e.parent_job) from execution e where e.id = v and e.parent_job is not null;
-    return next v;
+    perform esb_end_strands(v_id);
+    delete from business_key where execution_id = v_id;
+    perform esb_poke(e.parent_job) from execution e where e.id = v_id and e.parent_job is not null;
+    return next v_id;
   end loop;
 end $$;
