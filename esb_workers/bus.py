@@ -13,7 +13,7 @@ from datetime import datetime
 
 from esb_workers import drill
 from esb_workers.clock import to_wire
-from esb_workers.errors import Conflict, IllegalTransition, NotFound
+from esb_workers.errors import Conflict, IllegalTransition, NotFound, Unavailable
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.store import jobs, lanes, message_log, messages, replays
 from esb_workers.store.engine import Cursor, Database
@@ -178,8 +178,11 @@ class Bus:
         with self.database.raw_transaction() as cursor:
             replay_id, matched = replays.start(cursor, wanted, shown, rate)
             message_log.note_act(cursor, replay_id, by, "start", {"matched": matched}, resource="replay")
-        if replay_steps.advance(self.database, replay_id):
-            self.ringer.ring("delivery")
+        try:
+            if replay_steps.advance(self.database, replay_id):
+                self.ringer.ring("delivery")
+        except Unavailable:
+            pass  # it is stored: the scheduler goes on with it
         return replay_id, matched
 
     def _go_on(self, keys: Sequence[Key]) -> None:

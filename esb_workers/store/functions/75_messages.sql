@@ -112,26 +112,26 @@ end $$;
 -- its lane is null where nothing could be retried (delivered or in flight by now, redacted).
 create or replace function esb_replay_step(p_replay uuid, p_limit int, p_ahead interval) returns table (lane_id int, okey text)
 language plpgsql volatile as $$
-declare r replay; v uuid; v_at timestamptz; v_lanes int[] := '{}';
+declare r replay; v_id uuid; v_at timestamptz; v_lanes int[] := '{}';
 begin
   select * into r from replay where id = p_replay and status = 'running' for update skip locked;
   if not found then return; end if;
-  for v in select i.delivery_id from replay_item i where i.replay_id = p_replay and i.sent_at is null order by i.delivery_id limit p_limit loop
+  for v_id in select i.delivery_id from replay_item i where i.replay_id = p_replay and i.sent_at is null order by i.delivery_id limit p_limit loop
     v_at := greatest(r.next_at, now());
     exit when r.rate is not null and v_at > now() + p_ahead;
-    update replay_item set sent_at = now() where replay_id = p_replay and delivery_id = v;
+    update replay_item set sent_at = now() where replay_id = p_replay and delivery_id = v_id;
     lane_id := null; okey := null;
-    if exists (select 1 from dead_letter l join message m on m.id = l.message_id where l.delivery_id = v and m.redacted_at is null) then
-      select t.lane_id, t.okey into lane_id, okey from esb_retry(v) t;
+    if exists (select 1 from dead_letter l join message m on m.id = l.message_id where l.delivery_id = v_id and m.redacted_at is null) then
+      select t.lane_id, t.okey into lane_id, okey from esb_retry(v_id) t;
     end if;
     if r.rate is not null then
       update job set run_at = v_at, state = case when job.state = 'r' and v_at > now() then 's' else job.state end::"char"
-       where id = v and pool = 2 and job.state in ('r', 'q');
+       where id = v_id and pool = 2 and job.state in ('r', 'q');
       r.next_at := v_at + make_interval(secs => 1 / r.rate);
     end if;
     if lane_id is not null and not lane_id = any(v_lanes) then
       v_lanes := v_lanes || lane_id;
-      perform esb_let_probe(lane_id, v);
+      perform esb_let_probe(lane_id, v_id);
     end if;
     return next;
   end loop;
