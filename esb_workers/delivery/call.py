@@ -6,9 +6,6 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import requests
-from requests.adapters import BaseAdapter
-
 from esb_workers.delivery import request as requesting
 from esb_workers.delivery.prepare import Prepared
 from esb_workers.errors import EsbError
@@ -16,6 +13,7 @@ from esb_workers.registry.choice import Chooser, Chosen, NotNow
 from esb_workers.registry.instances import DEFAULT_TIMEOUT
 from esb_workers.registry.retries import Answered, Failed, Outcome, nearest
 from esb_workers.store.messages import StoredMessage
+from esb_workers.transport.adapter import BaseAdapter, Response
 from esb_workers.transport.errors import CallFailed
 
 
@@ -89,7 +87,7 @@ class Caller:
         self._chooser.report(called.chosen, ok=not outcome.counts_against_circuit)
 
 
-def _answered(prepared: Prepared, chosen: Chosen, response: requests.Response) -> Called:
+def _answered(prepared: Prepared, chosen: Chosen, response: Response) -> Called:
     return Called(
         prepared=prepared,
         chosen=chosen,

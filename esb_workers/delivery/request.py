@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 
-import requests
-
 from esb_workers.clock import to_wire
 from esb_workers.delivery.prepare import Prepared
 from esb_workers.registry.instances import Instance
 from esb_workers.store.messages import StoredMessage
 from esb_workers.transport import cloudevents, signing
+from esb_workers.transport.adapter import PreparedRequest
 from esb_workers.transport.cloudevents import OutgoingEvent
 
 USER_AGENT = "python-esb"
@@ -19,9 +18,7 @@ USER_AGENT = "python-esb"
 _SEALED = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature", "idempotency-key"})
 
 
-def build(
-    prepared: Prepared, message: StoredMessage, payload: str, instance: Instance, now: float
-) -> requests.PreparedRequest:
+def build(prepared: Prepared, message: StoredMessage, payload: str, instance: Instance, now: float) -> PreparedRequest:
     """The request for one attempt at `now` (seconds since the epoch). Raises ExpressionError for a bad path."""
     event = OutgoingEvent(
         id=_event_id(prepared, message),
@@ -40,7 +37,7 @@ def build(
         ("traceparent", message.traceparent or traceparent(message.id, delivery_id)),
         ("User-Agent", USER_AGENT),
     ]
-    request = requests.PreparedRequest()
+    request = PreparedRequest()
     request.method = prepared.plan.method or instance.method
     request.url = instance.url(_path(prepared, message, payload, instance))
     request.headers = _merged(headers, prepared, instance)  # type: ignore[assignment]  # the caller reads any mapping

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from requests.adapters import BaseAdapter
-
 from esb_workers.delivery import record
 from esb_workers.delivery.call import Called, Caller
 from esb_workers.delivery.plan import RouteBook
@@ -21,8 +19,9 @@ from esb_workers.runtime.slots import Outcome, SlotEngine
 from esb_workers.settings import Settings
 from esb_workers.store.engine import Database
 from esb_workers.store.jobs import Claim, Done
+from esb_workers.transport.adapter import BaseAdapter, CallAdapter
 from esb_workers.transport.address import AddressGuard
-from esb_workers.transport.http import CallAdapter, HttpCaller
+from esb_workers.transport.http import HttpCaller
 
 log = logging.getLogger(__name__)
 

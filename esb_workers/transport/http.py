@@ -2,7 +2,7 @@
 
 Why not `requests.Session.post`: its time-out is per read (a peer that sends a byte a second is waited for
 without end), it has no limit on the answer, and it costs several times the CPU. Its types are kept at the
-edge: `CallAdapter` takes a `requests.PreparedRequest` and answers a `requests.Response`.
+edge: the adapter in `transport.adapter` takes a `requests.PreparedRequest` and answers a `requests.Response`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,8 @@ import time
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 
 import certifi
-import requests
-from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random
 
@@ -189,69 +186,3 @@ def _told(error: Exception) -> str:
     if isinstance(error, zlib.error):
         return "the answer's content encoding cannot be undone"
     return f"the answer is not HTTP that can be read: {str(error)[:200]}"
-
-
-class CallAdapter(BaseAdapter):
-    """The caller as a transport adapter of `requests`: mount it on a Session or send to it directly.
-
-    Streams, proxies and client certificates are not supported, certificates are always checked, and the
-    body is cut at `max_body`. A Session follows redirects on its own: send with `allow_redirects=False`.
-    """
-
-    def __init__(self, caller: HttpCaller, max_body: int = MAX_BODY) -> None:
-        super().__init__()
-        self._caller = caller
-        self._max_body = max_body
-
-    def send(
-        self,
-        request: requests.PreparedRequest,
-        stream: bool = False,
-        timeout: float | tuple[float | None, float | None] | None = 10.0,
-        verify: bool | str = True,
-        cert: object = None,
-        proxies: Mapping[str, str] | None = None,
-    ) -> requests.Response:
-        """Send; `timeout` is for the whole call, seconds (of a pair, the sum). Raises a CallFailed."""
-        if not verify or cert or proxies:
-            raise ValueError("proxies, client certificates and verify=False are not supported")
-        reply = self._caller.call(
-            request.method or "GET",
-            request.url or "",
-            request.headers or {},
-            _bytes(request.body),
-            timeout_ms=round(_seconds(timeout) * 1000),
-            max_body=self._max_body,
-        )
-        return _as_requests(reply, request)
-
-    def close(self) -> None:
-        """Close the kept connections."""
-        self._caller.close()
-
-
-def _seconds(timeout: float | tuple[float | None, float | None] | None) -> float:
-    parts = timeout if isinstance(timeout, tuple) else (timeout,)
-    return sum(part for part in parts if part is not None) or 10.0
-
-
-def _bytes(body: object) -> bytes:
-    if body is None:
-        return b""
-    if isinstance(body, str):
-        return body.encode()
-    if isinstance(body, (bytes, bytearray)):
-        return bytes(body)
-    raise ValueError("only bytes and text can be sent as a body")
-
-
-def _as_requests(reply: Response, request: requests.PreparedRequest) -> requests.Response:
-    response = requests.Response()
-    response.status_code, response.reason = reply.status, reply.reason
-    response.headers = reply.headers
-    response.elapsed = timedelta(milliseconds=reply.duration_ms)
-    response.request, response.url = request, request.url or ""
-    # The body is here already; requests keeps it in this attribute once it has been read.
-    response._content = reply.body  # noqa: SLF001
-    response.encoding = requests.utils.get_encoding_from_headers(response.headers)
-    return response

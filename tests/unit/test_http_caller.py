@@ -18,8 +18,9 @@ import pytest
 import requests
 
 from esb_workers.transport import errors
+from esb_workers.transport.adapter import CallAdapter
 from esb_workers.transport.address import AddressGuard, Endpoint
-from esb_workers.transport.http import CallAdapter, HttpCaller
+from esb_workers.transport.http import HttpCaller
 
 LOOPBACK = AddressGuard(allow=(ipaddress.ip_network("127.0.0.0/8"),))
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"

@@ -1,0 +1,81 @@
+"""The caller as a transport adapter of `requests`, whose types deliveries are written in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from requests import PreparedRequest, Response
+from requests.adapters import BaseAdapter
+from requests.utils import get_encoding_from_headers
+
+from esb_workers.transport.http import MAX_BODY, HttpCaller
+from esb_workers.transport.http import Response as Reply
+
+__all__ = ["BaseAdapter", "CallAdapter", "PreparedRequest", "Response"]
+
+
+class CallAdapter(BaseAdapter):
+    """The caller as a transport adapter of `requests`: mount it on a Session or send to it directly.
+
+    Streams, proxies and client certificates are not supported, certificates are always checked, and the
+    body is cut at `max_body`. A Session follows redirects on its own: send with `allow_redirects=False`.
+    """
+
+    def __init__(self, caller: HttpCaller, max_body: int = MAX_BODY) -> None:
+        super().__init__()
+        self._caller = caller
+        self._max_body = max_body
+
+    def send(
+        self,
+        request: PreparedRequest,
+        stream: bool = False,
+        timeout: float | tuple[float | None, float | None] | None = 10.0,
+        verify: bool | str = True,
+        cert: object = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Send; `timeout` is for the whole call, seconds (of a pair, the sum). Raises a CallFailed."""
+        if not verify or cert or proxies:
+            raise ValueError("proxies, client certificates and verify=False are not supported")
+        reply = self._caller.call(
+            request.method or "GET",
+            request.url or "",
+            request.headers or {},
+            _bytes(request.body),
+            timeout_ms=round(_seconds(timeout) * 1000),
+            max_body=self._max_body,
+        )
+        return _as_requests(reply, request)
+
+    def close(self) -> None:
+        """Close the kept connections."""
+        self._caller.close()
+
+
+def _seconds(timeout: float | tuple[float | None, float | None] | None) -> float:
+    parts = timeout if isinstance(timeout, tuple) else (timeout,)
+    return sum(part for part in parts if part is not None) or 10.0
+
+
+def _bytes(body: object) -> bytes:
+    if body is None:
+        return b""
+    if isinstance(body, str):
+        return body.encode()
+    if isinstance(body, (bytes, bytearray)):
+        return bytes(body)
+    raise ValueError("only bytes and text can be sent as a body")
+
+
+def _as_requests(reply: Reply, request: PreparedRequest) -> Response:
+    response = Response()
+    response.status_code, response.reason = reply.status, reply.reason
+    response.headers = reply.headers
+    response.elapsed = timedelta(milliseconds=reply.duration_ms)
+    response.request, response.url = request, request.url or ""
+    # The body is here already; requests keeps it in this attribute once it has been read.
+    response._content = reply.body  # noqa: SLF001
+    response.encoding = get_encoding_from_headers(response.headers)
+    return response
