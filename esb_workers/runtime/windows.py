@@ -1,6 +1,6 @@
 """How much of a process a lane may use: adaptive windows, pure.
 
-A lane starts unproven. Each quick, good call widens its window by one, up to a quarter of the slots; a failure, or a
+A lane starts unproven. Each quick, good call widens its window by one, up to half of the slots; a failure, or a
 call that is still running after `SLOW` seconds, takes it away. Proven lanes share all slots; unproven ones together
 at most half, so that dead and slow destinations cannot starve the others, and a single slow one still gets on.
 """
@@ -32,7 +32,7 @@ class LaneWindows:
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
-        self._widest = max(1, slots // 4)
+        self._widest = max(1, slots // 2)
         self._shared = max(1, slots // 2)  # what unproven lanes may use together
         self._unproven_room = 1
         self._lanes: dict[int, _Lane] = {}
