@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 import pytest
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from esb_workers.node.postgres import EmbeddedPostgres
 from esb_workers.node.server import ServerFailed
@@ -47,6 +48,12 @@ def _execute(url: str, *statements: str) -> None:
                 cursor.execute(statement)
     finally:
         connection.close()
+
+
+# An autovacuum worker that is just in the database is a superuser's, and may not be sent away.
+@retry(retry=retry_if_exception_type(psycopg2.Error), wait=wait_fixed(0.1), stop=stop_after_delay(10), reraise=True)
+def _drop(url: str, name: str) -> None:
+    _execute(url, f"drop database if exists {name} with (force)")
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +95,7 @@ def database_url(postgres_url: str, request: pytest.FixtureRequest) -> Iterator[
     name = f"t{os.getpid()}_{time.monotonic_ns()}"
     _execute(postgres_url, f"create database {name} template {TEMPLATE} strategy file_copy")
     yield with_database(postgres_url, name)
-    _execute(postgres_url, f"drop database {name} with (force)")
+    _drop(postgres_url, name)
 
 
 @pytest.fixture
