@@ -129,7 +129,7 @@ class Database:
             except exc.TimeoutError as error:
                 raise errors.Unavailable("all database connections are in use") from error
             # A connection that the server closed while it lay in the pool shows it; try a new one once.
-            if not lease.dbapi_connection.closed:
+            if lease.dbapi_connection is not None and not lease.dbapi_connection.closed:
                 return lease
             lease.invalidate()
             if attempt == 2:
@@ -160,7 +160,9 @@ def translated(error: BaseException | None) -> Exception:
         return errors.Superseded()
     away = code is None and isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
     if away or (code and (code.startswith(_AWAY) or code in (_LOCK_TIMEOUT, _DEADLOCK, _SERIALIZATION))):
-        return errors.Unavailable(f"the database is not available: {str(error).strip().splitlines()[0] if str(error).strip() else code}")
+        return errors.Unavailable(
+            f"the database is not available: {str(error).strip().splitlines()[0] if str(error).strip() else code}"
+        )
     return error
 
 

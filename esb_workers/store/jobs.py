@@ -122,13 +122,13 @@ def sweep(cursor: Cursor, limit: int = 500) -> list[tuple[str, int]]:
     return list(cursor.fetchall())
 
 
-def poison(cursor: Cursor, limit: int = 100) -> list[Key]:
+def poison(cursor: Cursor, limit: int = 100) -> Sequence[Key]:
     """End work that has cost five workers their life; the keys to promote."""
     cursor.execute("select * from esb_poison(%s)", (limit,))
     return _done(cursor).keys
 
 
-def expire(cursor: Cursor, limit: int = 1000) -> list[Key]:
+def expire(cursor: Cursor, limit: int = 1000) -> Sequence[Key]:
     """End what has expired; the keys to promote."""
     cursor.execute("select * from esb_expire(%s)", (limit,))
     return _done(cursor).keys
