@@ -12,6 +12,7 @@ from flask.sessions import SessionInterface, SessionMixin
 from esb_api import docs, limits, problems
 from esb_api.call import Call, current_call
 from esb_api.context import Api, open_api
+from esb_api.operations import IdConverter
 from esb_api.resources import RESOURCES
 from esb_workers.errors import Unavailable
 from esb_workers.registry.clients import Client
@@ -54,6 +55,7 @@ def make_app(api: Api) -> Flask:
     app.url_map.merge_slashes = False  # `//services` is a path that does not exist, not a redirect
     app.extensions["esb"] = api
     problems.register(app)
+    app.url_map.converters["id"] = IdConverter
     for resource in RESOURCES:
         app.register_blueprint(resource)
     docs.register(app)

@@ -36,7 +36,7 @@ HEADERS: Final[Mapping[str, Json]] = {
     },
     "Prefer": {
         "description": "`wait=SECONDS` (0 to 30): answer with the final state if it is reached in time.",
-        "schema": {"type": "string", "pattern": "^wait=[0-9]{1,2}$"},
+        "schema": {"type": "string", "examples": ["wait=5"]},
     },
     "X-Correlation-ID": {"description": "Correlation id, where the body names none.", "schema": _VISIBLE},
     "traceparent": {"description": "W3C trace context, passed on.", "schema": {"type": "string"}},

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, Protocol
 
 from flask import Blueprint, Flask, Response
 from pydantic import BaseModel
+from werkzeug.routing import BaseConverter
 
 from esb_api.auth import authenticate
 from esb_api.call import Call, current_call
@@ -25,7 +26,15 @@ Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 #: How often a call is done anew because registrations changed while it ran.
 ATTEMPTS: Final = 5
 
-_UUID: Final = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+
+class IdConverter(BaseConverter):
+    """An id in a path. A malformed one matches no path, and is so 404 like an unknown one."""
+
+    regex = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+
+    def to_python(self, value: str) -> str:
+        """The canonical form."""
+        return value.lower()
 
 
 class View(Protocol):
@@ -128,11 +137,21 @@ class Resource(Blueprint):
                 refusals=refusals, headers=headers, size=size, cached=cached, raw=raw, texts=frozenset(texts),
             )  # fmt: skip
             self.operations.append(operation)
-            rule = re.sub(r"{(\w+)}", r"<\1>", path)
-            self.add_url_rule(rule, f"{method.lower()}_{view.__name__}", _endpoint(operation), methods=[method])
+            self.add_url_rule(
+                _rule(operation), f"{method.lower()}_{view.__name__}", _endpoint(operation), methods=[method]
+            )
             return view
 
         return declare
+
+
+def _rule(operation: Operation) -> str:
+    """The path in Flask's form."""
+
+    def part(match: re.Match[str]) -> str:
+        return f"<{match[1]}>" if match[1] in operation.texts else f"<id:{match[1]}>"
+
+    return re.sub(r"{(\w+)}", part, operation.path)
 
 
 def _endpoint(operation: Operation) -> Callable[..., Response]:
@@ -166,7 +185,8 @@ def _until_current(operation: Operation, call: Call, values: list[str]) -> Respo
 def _perform(operation: Operation, call: Call, values: list[str]) -> Response:
     logs.annotate(request_id=call.request_id, correlation_id=call.correlation_id)
     authenticate(call, operation.access, cached=operation.cached)
-    values = [_path_value(value, name in operation.texts) for name, value in zip(operation.names, values, strict=True)]
+    if any("\0" in value for value in values):
+        raise NotFound
     inputs: dict[str, Any] = {}
     query = read_query(operation.query, call.args)
     if operation.query is not NoQuery:
@@ -176,13 +196,6 @@ def _perform(operation: Operation, call: Call, values: list[str]) -> Response:
         if operation.body is not NoBody:
             inputs["body"] = body
     return operation.view(call, *values, **inputs)
-
-
-def _path_value(value: str, text: bool) -> str:
-    """A malformed id names nothing, as an unknown one does."""
-    if "\0" in value if text else not _UUID.fullmatch(value):
-        raise NotFound
-    return value if text else value.lower()
 
 
 def _read_body(operation: Operation, call: Call) -> Any:

@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 from esb_api.schemas.base import Body
 from esb_api.validation import validated
-from esb_workers.errors import FieldError, Invalid
 
 Model = TypeVar("Model", bound=Body)
 
@@ -19,10 +18,8 @@ def replaced(model: type[Model], body: Any) -> Model:
 def merged(model: type[Model], current: dict[str, Any], patch: Any) -> Model:
     """`current` (the writable part as JSON) with `patch` merged in. Null resets a field to its default.
 
-    Raises Invalid; a patch that is no object would by RFC 7386 replace the resource, and is refused.
+    Raises Invalid. A patch that is no object would by RFC 7386 replace the resource; `operations` refuses it.
     """
-    if not isinstance(patch, dict):
-        raise Invalid([FieldError("", "must be an object")])
     return validated(model, merge_patch(current, without_read_only(model, patch)))
 
 

@@ -10,9 +10,7 @@ def answers(url: str, seconds: float = 0.5) -> bool:
     options = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry_on_timeout": False}
     transport_options = options if url.startswith(("redis", "rediss")) else {}
     try:
-        with Connection(  # type: ignore[no-untyped-call]
-            url, connect_timeout=seconds, transport_options=transport_options
-        ) as connection:
+        with Connection(url, connect_timeout=seconds, transport_options=transport_options) as connection:
             connection.connect()
             if transport_options:  # a Redis transport connects only when it is first used
                 connection.default_channel.client.ping()

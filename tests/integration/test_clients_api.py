@@ -155,5 +155,5 @@ def test_usage_counts_by_the_hour_and_shows_the_windows(api: ApiClient) -> None:
         ("requestsPerHour", 10, 10),
         ("requestsPerDay", 20, 20),
     ]
-    assert api.with_key(made["apiKey"]).get("/clients/self/usage").json == usage
+    assert api.with_key(made["apiKey"]).get("/clients/self/usage").json["hours"] == usage["hours"]
     assert api.get("/clients/self/usage").status_code == 404
