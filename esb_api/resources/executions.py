@@ -55,8 +55,8 @@ _HEADERS: Final = ("Idempotency-Key", "X-Correlation-ID", "traceparent", "Prefer
 def execute_workflow(call: Call, body: Any) -> Response:
     """Start a run.
 
-    202 once it is stored. With `Prefer: wait=SECONDS`, 200 with the run as `GET /orchestration/executions/{id}` shows it
-    if it comes to its end in time.
+    202 once it is stored. With `Prefer: wait=SECONDS`, 200 with the run as `GET /orchestration/executions/{id}` shows
+    it if it comes to its end in time.
     """
     asked = call.raw_body(call.api.settings.max_body_bytes)
     with places_of(call) as places:
@@ -107,7 +107,9 @@ def _await(call: Call, execution_id: str, seconds: int) -> Response | None:
     with call.api.waiting.place() as placed:
         if not placed or not _ends_within(call, execution_id, seconds):
             return None
-    return _shown(call, execution_id, Preference_Applied=f"wait={seconds}")
+    response = _shown(call, execution_id)
+    response.headers["Preference-Applied"] = f"wait={seconds}"
+    return response
 
 
 def _ends_within(call: Call, execution_id: str, seconds: int) -> bool:
@@ -197,11 +199,11 @@ def read_execution_steps(call: Call, execution_id: str, query: PageQuery) -> Res
     return answer(StepPage(items=items, next_cursor=following))
 
 
-def _shown(call: Call, execution_id: str, **headers: str) -> Response:
+def _shown(call: Call, execution_id: str) -> Response:
     with call.api.database.cursor() as cursor:
         row = _own(call, cursor, execution_id)
         program = call.api.orchestration.programs.get(row.workflow_id).program
-        return answer(execution_view.shown(cursor, row, program), **headers)
+        return answer(execution_view.shown(cursor, row, program))
 
 
 def _own(call: Call, cursor: Cursor, execution_id: str) -> RunRow:

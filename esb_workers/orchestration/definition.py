@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -128,7 +129,7 @@ class _Compiler:
         self.depth -= 1
         if sequential:
             ids = list(made.steps)
-            for before, after in zip(ids, ids[1:], strict=False):
+            for before, after in pairwise(ids):
                 made.steps[before].following = after
         return made
 

@@ -143,7 +143,7 @@ def names_of(
 
 
 def compensations(program: Program, completed: list[tuple[str, Any]]) -> list[dict[str, Any]]:
-    """What is to be undone, last completed first, as a stack whose end is next. `completed`: (path, output) in order."""
+    """What is to be undone: a stack whose end, the last completed, is next. `completed`: (path, output) in order."""
     return [
         {"path": path, "output": output}
         for path, output in completed

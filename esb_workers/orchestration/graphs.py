@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
-from typing import Any, Final
+from typing import Any
 
 from esb_workers.orchestration.graph import all_lists, edges
 from esb_workers.orchestration.model import Program, Step
@@ -13,7 +13,7 @@ _WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 180, 44, 40, 46
 
 
 def as_data(program: Program) -> dict[str, list[dict[str, Any]]]:
-    """`{"nodes": [{id, name, type, parent}], "edges": [{from, to, kind, label}]}`; `parent` holds the list a step is in."""
+    """`{"nodes": [{id, name, type, parent}], "edges": [{from, to, kind, label}]}`; `parent` has the list of a step."""
     parents = {
         inner: step.id
         for part in all_lists(program.top)
@@ -71,7 +71,8 @@ def as_svg(program: Program) -> str:
     ]
     boxes = [_box(places[node["id"]], node) for node in data["nodes"]]
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="12">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
+        ' font-family="sans-serif" font-size="12">'
         '<defs><marker id="a" markerWidth="8" markerHeight="8" refX="7" refY="3" orient="auto">'
         f'<path d="M0,0 L7,3 L0,6 z" fill="#555"/></marker></defs>{"".join(lines)}{"".join(boxes)}</svg>\n'
     )
@@ -102,7 +103,8 @@ def _places(data: dict[str, list[dict[str, Any]]]) -> dict[str, tuple[int, int]]
 def _line(start: tuple[int, int], end: tuple[int, int], kind: str) -> str:
     dash = "" if kind == "next" else ' stroke-dasharray="4 3"'
     x1, y1, x2, y2 = start[0] + _WIDTH // 2, start[1] + _HEIGHT, end[0] + _WIDTH // 2, end[1]
-    return f'<path d="M{x1},{y1} C{x1},{y1 + 24} {x2},{y2 - 24} {x2},{y2}" fill="none" stroke="#555"{dash} marker-end="url(#a)"/>'
+    curve = f"M{x1},{y1} C{x1},{y1 + 24} {x2},{y2 - 24} {x2},{y2}"
+    return f'<path d="{curve}" fill="none" stroke="#555"{dash} marker-end="url(#a)"/>'
 
 
 def _box(place: tuple[int, int], node: dict[str, Any]) -> str:
@@ -110,5 +112,6 @@ def _box(place: tuple[int, int], node: dict[str, Any]) -> str:
     title = escape(str(node["name"] or node["id"])[:26])
     return (
         f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="6" fill="#f4f6fa" stroke="#456"/>'
-        f'<text x="{x + 10}" y="{y + 18}">{title}</text><text x="{x + 10}" y="{y + 35}" fill="#678">{escape(node["type"])}</text>'
+        f'<text x="{x + 10}" y="{y + 18}">{title}</text>'
+        f'<text x="{x + 10}" y="{y + 35}" fill="#678">{escape(node["type"])}</text>'
     )

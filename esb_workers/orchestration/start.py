@@ -1,4 +1,4 @@
-"""The front door of workflows: definitions kept, runs started and steered. Each call is one transaction, then a ring."""
+"""The front door of workflows: definitions kept, runs started and steered. One transaction a call, then a ring."""
 
 from __future__ import annotations
 

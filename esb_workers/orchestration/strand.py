@@ -27,6 +27,10 @@ FOLD_EVENTS, FOLD_CHARS = 50, 256 * 1024
 LEASE_MARGIN: Final = 30.0
 
 
+class Reload(Exception):
+    """What is in memory no longer matches what is wanted: look at the database again."""
+
+
 class Strand:
     """Root, branch, or runner of a foreach. Used by one thread."""
 
@@ -218,6 +222,11 @@ class Strand:
         """Stop for good, because somebody wants it."""
         with self.database.cursor() as cursor:
             executions.leave(cursor, self.key, self._first, self.buffer)
+
+    def release(self) -> None:
+        """Give it back: somebody else goes on with it."""
+        with self.database.cursor() as cursor:
+            executions.release(cursor, self.key, 0)
 
     def halt(self) -> bool:
         """Stop until resumed; False: no longer wanted."""

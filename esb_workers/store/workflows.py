@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import psycopg2
 
-
 from esb_workers.store.engine import Cursor, is_unique_violation
 from esb_workers.store.ids import new_id
 from esb_workers.store.json import dumps

@@ -24,8 +24,8 @@ class ServiceCallConfig(Config):
     payload: Any = None
     http_method: Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"] | None = None
     path: str | None = Field(None, min_length=1, max_length=2000)
-    query: dict[str, Any] = {}
-    headers: dict[str, str] = {}
+    query: dict[str, Any] = Field({}, description="Templates of query parameters.")
+    headers: dict[str, str] = Field({}, description="Templates of headers.")
     result_path: RESULT_PATH = None
 
     @model_validator(mode="after")

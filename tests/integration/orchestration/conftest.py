@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.workflows import Bench
 
 from esb_workers.store.engine import Database
+from tests.support.workflows import Bench
 
 
 @pytest.fixture

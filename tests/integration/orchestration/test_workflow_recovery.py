@@ -45,9 +45,19 @@ def mixed() -> list[Any]:
     """A bit of everything."""
     count = {"id": "n", "type": "set", "config": {"variables": {"n": "${n + 1}"}}}
     items = {"items": "${[1, 2, 3, 4, 5]}", "maxConcurrency": 2, "resultPath": "squares"}
-    square = [service("q", "items", "x", config={"payload": "${item}"}), {"id": "t", "type": "transform", "config": {"output": "${item * item}"}}]
+    square = [
+        service("q", "items", "x", config={"payload": "${item}"}),
+        {"id": "t", "type": "transform", "config": {"output": "${item * item}"}},
+    ]
     branches = [
-        {"name": "l", "steps": [service("bl", "left"), {"id": "bw", "type": "wait", "config": {"duration": 1}}, service("bl2", "left2")]},
+        {
+            "name": "l",
+            "steps": [
+                service("bl", "left"),
+                {"id": "bw", "type": "wait", "config": {"duration": 1}},
+                service("bl2", "left2"),
+            ],
+        },
         {"name": "r", "steps": [service("br", "right")]},
     ]
     return [
@@ -184,7 +194,9 @@ def test_no_wake_up_is_lost_when_many_branches_end_at_once(bench: Bench) -> None
     bench.pump()
     assert {bench.execution(id_)["status"] for id_ in ids} == {"completed"}
     assert bench.query("select count(*) from job") == [(0,)]
-    doubles = bench.query("select execution_id, path from event where type = 'step.completed' and path = 'p' group by 1, 2 having count(*) > 1")
+    doubles = bench.query(
+        "select execution_id, path from event where type = 'step.completed' and path = 'p' group by 1, 2 having count(*) > 1"
+    )
     assert doubles == []
 
 
@@ -198,14 +210,26 @@ def test_a_run_that_kills_every_worker_fails_instead(bench: Bench) -> None:
         assert executions.poison(cursor) == [id_]
     assert (bench.execution(id_)["status"], bench.execution(id_)["error_class"]) == ("failed", "WorkerLost")
     with bench.database.cursor() as cursor:
-        assert executions.control(cursor, "retry", id_, bench.programs.get(bench.query("select workflow_id from execution")[0][0]).lane_id, None, "{}") == "ok"
+        assert (
+            executions.control(
+                cursor,
+                "retry",
+                id_,
+                bench.programs.get(bench.query("select workflow_id from execution")[0][0]).lane_id,
+                None,
+                "{}",
+            )
+            == "ok"
+        )
     bench.settle()
     assert bench.execution(id_)["status"] == "completed"
 
 
 def test_recovery_reads_a_snapshot_and_few_events_however_long_the_history(bench: Bench) -> None:
     body = [service("q"), {"id": "n", "type": "set", "config": {"variables": {"n": "${n + 1}"}}}]
-    id_ = bench.start(bench.define([{"id": "l", "type": "loop", "config": {"while": "n < 300", "steps": body}}]), {"n": 0})
+    id_ = bench.start(
+        bench.define([{"id": "l", "type": "loop", "config": {"while": "n < 300", "steps": body}}]), {"n": 0}
+    )
 
     def die(request: ServiceRequest) -> ServiceReply:
         if len(bench.services.calls) == 250:

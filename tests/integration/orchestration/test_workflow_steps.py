@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.workflows import Bench, down, service
-
 from esb_workers.orchestration.world import Answer, Held
+from tests.support.workflows import Bench, down, service
 
 
 def log(id_: str, **over: Any) -> dict[str, Any]:
@@ -245,10 +244,13 @@ def test_on_error_continue_goes_on_without_an_output(bench: Bench) -> None:
 
 def test_completed_steps_are_undone_in_reverse_order(bench: Bench) -> None:
     bench.services.on_call = lambda r: down(500, retryable=False) if r.path == "c" else Answer(200, {"id": r.path})
-    undo = lambda m: {
-        "type": "service_call",
-        "config": {"serviceName": "svc", "method": m, "payload": {"of": "${output.id}"}},
-    }
+
+    def undo(method: str) -> dict[str, Any]:
+        return {
+            "type": "service_call",
+            "config": {"serviceName": "svc", "method": method, "payload": {"of": "${output.id}"}},
+        }
+
     done = bench.run(
         [service("a", method="a", compensate=undo("undo-a")), service("b", method="b", compensate=undo("undo-b")), service("c", method="c")],
         flow="sequential", errorHandling={"onError": "compensate"},

@@ -1,0 +1,326 @@
+"""One strand on its way, from a claim to where it lets go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from esb_workers.errors import Superseded, Unavailable
+from esb_workers.orchestration import flow
+from esb_workers.orchestration.ending import Ending
+from esb_workers.orchestration.failures import (
+    CONTEXT_TOO_LARGE,
+    EXPRESSION_ERROR,
+    INTERNAL_ERROR,
+    VALIDATION_ERROR,
+    Failure,
+    StepFailed,
+)
+from esb_workers.orchestration.flow import Handled, Over, Perform, Raise, Rest, Retry
+from esb_workers.orchestration.model import Step
+from esb_workers.orchestration.programs import Programs, Workflow
+from esb_workers.orchestration.state import place_of, put, step_of
+from esb_workers.orchestration.steps.base import Call, Completed, Failed, Fork, Kid, Outcome, Round, Waiting, _Onward
+from esb_workers.orchestration.strand import LEASE_MARGIN, Reload, Strand, wire
+from esb_workers.orchestration.strandworld import StrandWorld
+from esb_workers.orchestration.world import Services
+from esb_workers.store.engine import Database
+from esb_workers.store.ids import new_id
+from esb_workers.store.json import dumps
+
+log = logging.getLogger("esb.orchestration")
+
+#: Largest context, characters of JSON.
+MAX_CONTEXT: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a worker has to run strands with."""
+
+    database: Database
+    programs: Programs
+    services: Services
+    random: Callable[[], float]
+    may_act: Callable[[], bool] = lambda: True
+
+
+class Advance(Ending):
+    """Moves a strand: decides by `flow`, lets step types act, journals what came of it."""
+
+    def __init__(self, tools: Tools, strand: Strand, workflow: Workflow) -> None:
+        super().__init__(strand, workflow, StrandWorld(tools.database, tools.services, tools.programs, strand))
+        self._tools = tools
+
+    def go(self) -> bool:
+        """As far as it goes; whether something may be due soon. Raises Reload, Superseded, Unavailable."""
+        if self.strand.is_root and self.strand.state.started_at is None:
+            self.strand.emit("run.started", at=wire(self.strand.loaded.now))
+        while not self.gone:
+            if self.strand.control:
+                if self.strand.buffer:
+                    self.strand.flush()
+                raise Reload
+            if not self._tools.may_act():
+                self._give_back()
+                break
+            self._move()
+            if not self.gone:
+                self.strand.flush_if_full()
+        return self.timer
+
+    def _give_back(self) -> None:
+        if self.strand.buffer:
+            self.strand.flush()
+        self.strand.release()
+
+    def _move(self) -> None:
+        strand, state = self.strand, self.strand.state
+        if strand.is_root and strand.loaded.deadline is not None and strand.now() >= strand.loaded.deadline:
+            self.end("timed_out", error=self.deadline_error())
+        elif strand.is_runner and not state.frames:
+            self.next_item()
+        elif state.undo is not None:
+            self._compensate()
+        else:
+            match flow.next_move(self.program, state, strand.now()):
+                case Perform() as move:
+                    self._perform(move)
+                case Rest(until):
+                    self._park(until)
+                case Raise(step, path, error):
+                    self._failed(step, path, Failure.of(error, retryable=step.retry is not None), attempt=1)
+                case Over(error):
+                    self.over(error)
+
+    # --- steps ---------------------------------------------------------------------------------------
+
+    def _perform(self, move: Perform, extra: dict[str, Any] | None = None) -> None:
+        strand, step = self.strand, move.step
+        mark = len(strand.buffer)
+        try:
+            call = self._call(move, extra)
+            if move.fresh and step.condition is not None and not self._holds(step.condition(call.names)):
+                strand.emit("step.skipped", move.path, next=step.next)
+                return
+            call.input = step.kind.prepare(call)
+        except StepFailed as failed:
+            self._failed(step, move.path, failed.failure, move.attempt)
+            return
+        if not move.resumed and (step.kind.effect or move.attempt > 1):
+            self._started(move, call)
+        if step.kind.effect and not move.resumed:
+            # One statement: what has happened stands, and this is about to.
+            strand.flush(stand=mark, lease_seconds=LEASE_MARGIN + (step.timeout or 60_000) / 1000)
+            if strand.control:
+                raise Reload
+        self._take(move, self._run(call), mark)
+
+    def _started(self, move: Perform, call: Call) -> None:
+        data: dict[str, Any] = {"attempt": move.attempt}
+        if call.input is not None:
+            data["input"] = call.input
+        current = place_of(self.strand.state, move.path).current
+        if move.step.kind.wants_id:
+            call.fresh_id = data["id"] = current.id if current and current.id else new_id()
+        self.strand.emit("step.started", move.path, **data)
+        call.visit = self._visit(move.path)
+
+    def _visit(self, path: str) -> int:
+        current = place_of(self.strand.state, path).current
+        return current.visit if current else self.strand.n
+
+    def _call(self, move: Perform, extra: dict[str, Any] | None) -> Call:
+        strand, state = self.strand, self.strand.state
+        frame = place_of(state, move.path)
+        current = frame.current
+        names = flow.names_of(self.program, state, self.execution, strand.given, {**frame.names, **(extra or {})})
+        visits = frame.visits.get(step_of(move.path), 0) - (current is not None)
+        return Call(
+            step=move.step,
+            path=move.path,
+            visit=self._visit(move.path),
+            iteration=visits,
+            attempt=move.attempt,
+            names=names,
+            now=strand.now(),
+            world=self.world,
+            execution_id=strand.loaded.execution_id,
+            memo=current.memo if current and move.resumed else None,
+            fresh_id=(current.id or "") if current else "",
+            last=state.frame.last if frame is not state.frame else None,
+        )
+
+    @staticmethod
+    def _holds(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise StepFailed(
+                Failure(EXPRESSION_ERROR, f"the condition is not true or false but {type(value).__name__}")
+            )
+        return value
+
+    def _run(self, call: Call) -> Outcome:
+        try:
+            return call.step.kind.run(call)
+        except StepFailed as failed:
+            return Failed(failed.failure)
+        except (Superseded, Unavailable):
+            raise
+        except Exception as error:
+            log.exception("step %s failed in a way that is a defect of its type", call.path)
+            return Failed(Failure(INTERNAL_ERROR, f"{type(error).__name__} in step type {call.step.type}"))
+
+    def _take(self, move: Perform, outcome: Outcome, mark: int) -> None:
+        step, path = move.step, move.path
+        match outcome:
+            case Completed():
+                self._completed(move, outcome)
+            case Failed(failure):
+                self._failed(step, path, failure, move.attempt)
+            case Waiting():
+                self._wait(move, outcome)
+            case Fork():
+                self._fork(move, outcome, mark)
+            case Round(number, first):
+                if not move.resumed and move.attempt == 1:
+                    self.strand.emit("step.started", path, attempt=1)
+                self.strand.emit("round.started", path, iteration=number, step=first)
+
+    def _completed(self, move: Perform, done: Completed) -> None:
+        strand, step = self.strand, move.step
+        if strand.state.undo is not None:
+            strand.emit("step.compensated", move.path, output=done.output, attempt=move.attempt)
+            return
+        try:
+            size = self._fits(done)
+        except StepFailed as failed:
+            self._failed(step, move.path, failed.failure, move.attempt)
+            return
+        data: dict[str, Any] = {
+            "attempt": move.attempt,
+            "next": step.next if isinstance(done.next, _Onward) else done.next,
+        }
+        if not done.without_output:
+            data["output"] = done.output
+        optional: dict[str, Any] = {"merge": done.merge, "at": done.at, "set": dict(done.names), "final": done.final}
+        strand.emit("step.completed", move.path, **data, **{key: value for key, value in optional.items() if value})
+        strand.size = size
+
+    def _fits(self, done: Completed) -> int:
+        """The context's size with this output in it. Raises StepFailed if it is over the limit, or is no JSON."""
+        strand = self.strand
+        try:
+            size = strand.size + len(dumps(done.output)) + len(dumps(dict(done.names)))
+            if size <= MAX_CONTEXT:
+                return size
+            size = len(dumps(self._context_with(done)))  # the sum is an upper bound: names are replaced
+        except TypeError:
+            raise StepFailed(Failure(VALIDATION_ERROR, "the output is no JSON value of 64-bit numbers")) from None
+        if size > MAX_CONTEXT:
+            raise StepFailed(Failure(CONTEXT_TOO_LARGE, f"the context would be {size} characters, over {MAX_CONTEXT}"))
+        return size
+
+    def _context_with(self, done: Completed) -> dict[str, Any]:
+        context = {**self.strand.state.context, **done.names, **(done.output if done.merge else {})}
+        if done.at is not None:
+            put(context, done.at, done.output)
+        return {"context": context, "output": done.output}
+
+    def _failed(self, step: Step, path: str, failure: Failure, attempt: int) -> None:
+        strand, state = self.strand, self.strand.state
+        current = place_of(state, path).current
+        attempt = current.attempt if current and current.attempt > attempt else attempt
+        error = failure.as_error(path, attempt)
+        if state.undo is None:
+            verdict = flow.after_failure(
+                self.program, step, failure, current.failures if current else 0, self._tools.random
+            )
+        else:
+            verdict = flow.after_failure(
+                self.program, step, failure, current.failures if current else 0, self._tools.random
+            )
+            if not isinstance(verdict, Retry):
+                strand.emit("step.failed", path, error=error, attempt=attempt)
+                self.end("failed", error={**error, "compensating": (state.handling or {}).get("class")})
+                return
+        match verdict:
+            case Retry(delay):
+                due = strand.now() + timedelta(milliseconds=delay)
+                strand.emit("step.retrying", path, attempt=attempt, error=error, delayMs=delay, at=wire(due))
+            case Handled(target, via, at):
+                data: dict[str, Any] = {"at": at} if at else {}
+                strand.emit("step.failed", path, error=error, attempt=attempt, next=target, via=via, **data)
+            case _:
+                strand.emit("step.failed", path, error=error, attempt=attempt)
+
+    # --- waiting -------------------------------------------------------------------------------------
+
+    def _wait(self, move: Perform, waiting: Waiting) -> None:
+        strand = self.strand
+        if not move.resumed and not move.step.kind.effect and move.attempt == 1:
+            strand.emit("step.started", move.path, attempt=1)
+        current = place_of(strand.state, move.path).current
+        if not move.resumed or current is None or current.memo != dict(waiting.memo):
+            until = wire(waiting.until) if waiting.until else None
+            strand.emit("step.waiting", move.path, reason=waiting.reason, until=until, memo=dict(waiting.memo))
+        self._park(waiting.until, signal=waiting.signal)
+
+    def _park(self, until: datetime | None, *, signal: str | None = None) -> None:
+        if self.strand.park(until, signal=signal):
+            self.gone = True
+            self.timer = self.timer or until is not None or self.strand.loaded.deadline is not None
+
+    def _fork(self, move: Perform, fork: Fork, mark: int) -> None:
+        strand, state = self.strand, self.strand.state
+        if move.attempt == 1:
+            strand.emit("step.started", move.path, attempt=1)
+        number = strand.n
+        names = place_of(state, move.path).names
+        seed: dict[str, Any] = {"context": state.context, "steps": state.steps, "error": state.error, "names": names}
+        seed["startedAt"] = state.started_at
+        if fork.items is not None:
+            seed["items"] = fork.items
+        strand.emit("step.waiting", move.path, reason="children", until=None, memo={"fork": number})
+        scope = {
+            "path": f"{move.path}~{number}",
+            "need": fork.need,
+            "tolerated": fork.tolerated,
+            "total": fork.total,
+            "seed": dumps(seed),
+        }
+        kids = [(new_id(), self._kid(kid, fork, move.path, number)) for kid in fork.kids]
+        while not strand.fork(scope, kids):
+            if strand.control:
+                strand.cut(mark)
+                if strand.buffer:
+                    strand.flush()
+                raise Reload
+        self.gone = self.timer = True  # the children are ready: this worker may take them itself
+
+    @staticmethod
+    def _kid(kid: Kid, fork: Fork, path: str, number: int) -> dict[str, Any]:
+        place = {"fork": number, "path": path, "step": kid.step, "kid": kid.index}
+        if kid.runner:
+            size = max(1, min(25, (fork.total or 1) // (4 * len(fork.kids))))
+            return {**place, "runner": True, "range": size, "item": fork.variables[0], "index": fork.variables[1]}
+        return {**place, "prefix": kid.prefix}
+
+    # --- undoing -------------------------------------------------------------------------------------
+
+    def _compensate(self) -> None:
+        """Undo the last of what is still to be undone, or end."""
+        strand, state = self.strand, self.strand.state
+        if not state.undo:
+            self.end("compensated", error=state.handling)
+            return
+        entry = state.undo[-1]
+        step = self.program.steps[step_of(entry["path"])].compensate
+        assert step is not None  # compensations() chose it for that
+        move = flow.perform(step, f"{entry['path']}:compensate", state.frames[0].current, strand.now())
+        if isinstance(move, Rest):
+            self._park(move.until)
+        else:
+            self._perform(move, {"output": entry["output"]})
