@@ -188,9 +188,10 @@ def _perform(operation: Operation, call: Call, values: list[str]) -> Response:
     if any("\0" in value for value in values):
         raise NotFound
     inputs: dict[str, Any] = {}
-    query = read_query(operation.query, call.args)
     if operation.query is not NoQuery:
-        inputs["query"] = query
+        inputs["query"] = read_query(operation.query, call.args)
+    elif call.environ.get("QUERY_STRING"):
+        read_query(NoQuery, call.args)
     if operation.body is not None:
         body = _read_body(operation, call)
         if operation.body is not NoBody:
