@@ -295,6 +295,21 @@ def test_no_key_is_left_stuck_when_insert_and_completion_race(database_url: str)
     assert len(finished) == total, "without any sweep"
 
 
+def test_a_promotion_never_waits_for_a_row_that_another_holds_nor_passes_it_by(database_url: str) -> None:
+    """It holds the rows it has promoted: waiting for one more, it deadlocked with a worker that recorded both."""
+    with autocommit(database_url) as holder, autocommit(database_url) as cursor:
+        lane = open_lane(cursor, "ordered")
+        first, _, other = submit(cursor, lane, "a"), submit(cursor, lane, "a"), submit(cursor, lane, "b")
+        cursor.execute("set lock_timeout = '500ms'")
+        holder.execute("begin")
+        holder.execute("select from job where id = %s for update", (first,))
+        assert jobs.promote_all(cursor) == 1
+        cursor.execute("select id::text from job where state = 'r'")
+        assert cursor.fetchall() == [(other,)], "not the row behind the one that is held"
+        holder.execute("rollback")
+        assert jobs.promote_all(cursor) == 1
+
+
 def test_a_rate_limit_is_kept_and_a_dry_lane_is_not_visited(database_url: str) -> None:
     with autocommit(database_url) as cursor:
         lane = open_lane(cursor, "slow", rate=5.0, burst=5)

@@ -60,13 +60,20 @@ $$;
 -- is visible would leave the key stuck. On a unique violation (job_head) somebody else was first: call it again.
 create or replace function esb_promote(p_lanes int[], p_keys text[]) returns int language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off as $$
-declare n int;
+declare v_heads uuid[]; n int;
 begin
+  v_heads := array(
+    select h.id from (select distinct * from unnest(p_lanes, p_keys) x(l, k)) x
+      cross join lateral (select q.id from job q where q.lane_id = x.l and q.okey = x.k and q.state = 'q' order by q.seq limit 1) h
+     where not exists (select 1 from job a where a.lane_id = x.l and a.okey = x.k and a.state <> 'q'));
+  if v_heads = '{}' then return 0; end if;
+  -- Never waits for a row: a head that was promoted and claimed since the look above is locked by whoever records
+  -- it, who waits for other rows in an order of his own, and waiting for him here was a deadlock. What is locked is
+  -- promoted, or ended and its key promoted, by the one who holds it. Locked apart from the look: SKIP LOCKED there
+  -- would pass by a head and take the row behind it.
   update job j set state = case when j.run_at > now() then 's' else 'r' end::"char"
    where j.state = 'q' and j.id = any(array(
-     select h.id from (select distinct * from unnest(p_lanes, p_keys) x(l, k)) x
-       cross join lateral (select q.id from job q where q.lane_id = x.l and q.okey = x.k and q.state = 'q' order by q.seq limit 1) h
-      where not exists (select 1 from job a where a.lane_id = x.l and a.okey = x.k and a.state <> 'q')));
+     select l.id from job l where l.id = any(v_heads) and l.state = 'q' order by l.id for update skip locked));
   get diagnostics n = row_count;
   return n;
 end $$;
