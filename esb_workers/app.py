@@ -59,7 +59,8 @@ def _configuration(broker: str) -> dict[str, Any]:
         "task_publish_retry": False,
         "broker_transport_options": _amqp_options() if amqp else _redis_options(),
         "broker_heartbeat": 30 if amqp else 0,
-        "worker_detect_quorum_queues": False,  # no ETA tasks here: nothing to detect
+        # A quorum queue refuses the global prefetch limit that Celery sets unless it looks for such queues.
+        "worker_detect_quorum_queues": True,
     }
 
 

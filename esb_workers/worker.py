@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 from celery import Celery, signals
+from celery.worker.consumer import Consumer
 
 from esb_workers import drill, logs
 from esb_workers.app import make_celery
@@ -23,6 +24,15 @@ log = logging.getLogger(__name__)
 
 #: Celery threads that answer bells: one in the pump, one to wait behind it.
 BELL_THREADS = 2
+
+
+class BellConsumer(Consumer):  # type: ignore[misc]
+    """Celery's consumer without its delayed tasks: beside quorum queues they bring 28 queues that nothing here uses."""
+
+    class Blueprint(Consumer.Blueprint):  # type: ignore[misc]
+        """The same steps but that one."""
+
+        default_steps = tuple(step for step in Consumer.Blueprint.default_steps if "DelayedDelivery" not in str(step))
 
 
 def run(settings: Settings, pool: PoolName, concurrency: int | None = None) -> int:
@@ -88,6 +98,8 @@ def _serve(app: Celery, engine: Engine, settings: Settings) -> None:
         engine.quiesce()
 
     signals.worker_shutting_down.connect(stop_claiming)
+    for told_of_each_bell in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(told_of_each_bell).setLevel(max(logging.WARNING, logging.getLogger().level))
     engine.start()  # before the broker is even looked for: work goes on without it
     worker = _worker_class(app)(
         hostname=_node_name(engine.pool),
@@ -100,6 +112,7 @@ def _serve(app: Celery, engine: Engine, settings: Settings) -> None:
         loglevel=settings.log_level,
         redirect_stdouts=False,
         quiet=True,
+        consumer_cls=BellConsumer,
     )
     try:
         worker.start()
