@@ -26,7 +26,7 @@ from esb_workers.orchestration.state import place_of, put, step_of
 from esb_workers.orchestration.steps.base import Call, Completed, Failed, Fork, Kid, Outcome, Round, Waiting, _Onward
 from esb_workers.orchestration.strand import LEASE_MARGIN, Reload, Strand, wire
 from esb_workers.orchestration.strandworld import StrandWorld
-from esb_workers.orchestration.world import Services
+from esb_workers.orchestration.world import Messages, Services
 from esb_workers.store.engine import Database
 from esb_workers.store.ids import new_id
 from esb_workers.store.json import dumps
@@ -44,15 +44,20 @@ class Tools:
     database: Database
     programs: Programs
     services: Services
+    messages: Messages
     random: Callable[[], float]
     may_act: Callable[[], bool] = lambda: True
+
+
+def _world(tools: Tools, strand: Strand) -> StrandWorld:
+    return StrandWorld(tools.database, tools.services, tools.messages, tools.programs, strand)
 
 
 class Advance(Ending):
     """Moves a strand: decides by `flow`, lets step types act, journals what came of it."""
 
     def __init__(self, tools: Tools, strand: Strand, workflow: Workflow) -> None:
-        super().__init__(strand, workflow, StrandWorld(tools.database, tools.services, tools.programs, strand))
+        super().__init__(strand, workflow, _world(tools, strand))
         self._tools = tools
 
     def go(self) -> bool:

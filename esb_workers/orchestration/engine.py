@@ -19,7 +19,7 @@ from esb_workers.errors import Superseded, Unavailable
 from esb_workers.orchestration.advance import Advance, Tools
 from esb_workers.orchestration.programs import Programs
 from esb_workers.orchestration.strand import Reload, Strand
-from esb_workers.orchestration.world import Services
+from esb_workers.orchestration.world import Messages, Services
 from esb_workers.store import executions
 from esb_workers.store.engine import Database
 from esb_workers.store.executions import StrandKey
@@ -38,6 +38,7 @@ class Runner:
         database: Database,
         programs: Programs,
         services: Services,
+        messages: Messages,
         *,
         random: Callable[[], float],
         may_act: Callable[[], bool] = lambda: True,
@@ -45,7 +46,7 @@ class Runner:
     ) -> None:
         self._database = database
         self._programs = programs
-        self._tools = Tools(database, programs, services, random, may_act)
+        self._tools = Tools(database, programs, services, messages, random, may_act)
         self._fold = fold
 
     def run(self, job: str, attempt: int) -> bool:

@@ -11,7 +11,7 @@ from esb_workers.orchestration.failures import VALIDATION_ERROR, Failure, StepFa
 from esb_workers.orchestration.lookup import find_workflow
 from esb_workers.orchestration.programs import Programs
 from esb_workers.orchestration.strand import Strand
-from esb_workers.orchestration.world import Child, Ending, ForkView, Services
+from esb_workers.orchestration.world import Child, Ending, ForkView, Messages, OutgoingMessage, Services
 from esb_workers.store import executions
 from esb_workers.store.engine import Database
 from esb_workers.store.ids import new_id
@@ -21,8 +21,11 @@ from esb_workers.store.json import dumps
 class StrandWorld:
     """Bound to a strand: what it takes and starts is fenced by it."""
 
-    def __init__(self, database: Database, services: Services, programs: Programs, strand: Strand) -> None:
+    def __init__(
+        self, database: Database, services: Services, messages: Messages, programs: Programs, strand: Strand
+    ) -> None:
         self._database = database
+        self._messages = messages
         self._programs = programs
         self._strand = strand
         self.services = services
@@ -38,6 +41,22 @@ class StrandWorld:
     def revision(self) -> int:
         """Which registrations hold for what is done now."""
         return self._strand.revision
+
+    def publish(self, key: str, message: Mapping[str, Any]) -> str:
+        """Send a message into the bus, once under this key; its id. May raise StepFailed."""
+        outgoing = OutgoingMessage(
+            key=key,
+            message_type=message["messageType"],
+            source=message["source"],
+            payload=message["payload"],
+            headers=message["headers"],
+            ordering_key=message["orderingKey"],
+            correlation_id=self.correlation_id,
+            traceparent=self.traceparent,
+            client_id=self._strand.loaded.client_id,
+            revision=self.revision,
+        )
+        return self._messages.publish(outgoing)
 
     def signal(self, name: str, visit: int) -> tuple[Any] | None:
         """The payload of the signal that is this visit's, if it has come."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from esb_workers.orchestration.engine import Runner
 from esb_workers.orchestration.programs import Programs
+from esb_workers.orchestration.publishing import Publisher
 from esb_workers.orchestration.services import ServiceCaller
 from esb_workers.orchestration.world import Services
 from esb_workers.registry.choice import Chooser
@@ -68,7 +69,9 @@ class StrandEngine(SlotEngine):
         close: Callable[[], None] = lambda: None,
     ) -> None:
         self._close = close
-        runner = Runner(database, Programs(database), services, random=random.random, may_act=self._may_go_on)
+        messages = Publisher(database, lambda: ringer.ring("routing"))
+        programs = Programs(database)
+        runner = Runner(database, programs, services, messages, random=random.random, may_act=self._may_go_on)
         super().__init__("orchestration", settings, database, ringer, StrandWork(database, runner), slots)
 
     def stop(self, grace_seconds: float) -> None:

@@ -53,6 +53,29 @@ class Services(Protocol):
         """One attempt at one instance. Never raises for what the outside world does."""
 
 
+class Messages(Protocol):
+    """The message bus."""
+
+    def publish(self, message: OutgoingMessage) -> str:
+        """Accept a message, or find that it was accepted before; its id. May raise StepFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMessage:
+    """A message as a step makes it. `key` is the step's idempotency key; it becomes the message's id."""
+
+    key: str
+    message_type: str
+    source: str
+    payload: Any
+    headers: Mapping[str, str]
+    ordering_key: str | None
+    correlation_id: str
+    traceparent: str | None
+    client_id: str | None
+    revision: int
+
+
 @dataclass(frozen=True, slots=True)
 class Child:
     """A run that another run started."""
@@ -76,6 +99,9 @@ class World(Protocol):
     @property
     def revision(self) -> int:
         """Which registrations hold for what is done now."""
+
+    def publish(self, key: str, message: Mapping[str, Any]) -> str:
+        """Send a message into the bus, once under this key; its id. May raise StepFailed."""
 
     def signal(self, name: str, visit: int) -> tuple[Any] | None:
         """The payload of the signal that is this visit's, if it has come."""

@@ -12,6 +12,7 @@ import orjson
 from esb_workers.orchestration.engine import Runner
 from esb_workers.orchestration.failures import Failure
 from esb_workers.orchestration.programs import Programs
+from esb_workers.orchestration.publishing import Publisher
 from esb_workers.orchestration.world import Answer, ServiceReply, ServiceRequest
 from esb_workers.store import executions, jobs, workers, workflows
 from esb_workers.store.engine import Database
@@ -54,12 +55,13 @@ class Bench:
         self.database = database
         self.services = ScriptedServices()
         self.programs = Programs(database)
+        self.messages = Publisher(database, lambda: None)
         self.runner = self.new_runner()
         with database.cursor() as cursor:
             self.worker = workers.register(cursor, POOL, "test", 1, "0", 60.0)
 
     def new_runner(self, **kw: Any) -> Runner:
-        return Runner(self.database, self.programs, self.services, random=lambda: 0.0, **kw)
+        return Runner(self.database, self.programs, self.services, self.messages, random=lambda: 0.0, **kw)
 
     def define(self, steps: list[Any], *, name: str | None = None, version: str = "1.0.0", **definition: Any) -> str:
         """Store a workflow; its id."""

@@ -15,6 +15,7 @@ _HERE: Final = "esb_workers.orchestration.steps"
 #: What the bus brings. The same lines stand as entry points in setup.cfg.
 BUILTIN: Final[Mapping[str, str]] = {
     "service_call": f"{_HERE}.service_call:ServiceCall",
+    "publish": f"{_HERE}.publish:Publish",
     "switch": f"{_HERE}.switch:Switch",
     "parallel": f"{_HERE}.parallel:Parallel",
     "foreach": f"{_HERE}.foreach:ForEach",

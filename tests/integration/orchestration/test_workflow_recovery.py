@@ -105,6 +105,7 @@ def test_a_worker_may_die_at_any_statement(bench: Bench, after: bool, fold: bool
             MortalDatabase(bench.database, n, after=after),  # type: ignore[arg-type]
             bench.programs,
             bench.services,
+            bench.messages,
             random=lambda: 0.0,
             fold=fold,
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from esb_workers.orchestration.world import Answer, Held
 from tests.support.workflows import Bench, down, service
 
@@ -356,3 +358,28 @@ def test_a_context_has_a_limit(bench: Bench) -> None:
     bench.services.replies["svc"] = [Answer(200, {"x": "y" * 1_100_000})]
     done = bench.run([service("a")])
     assert (done["status"], done["error"]["class"]) == ("failed", "ContextTooLarge")
+
+
+def test_a_published_message_is_accepted_once_however_often_its_step_is_tried(bench: Bench) -> None:
+    config = {"messageType": "order.${kind}", "payload": {"n": "${n}"}, "headers": {"h": "${n}"}, "orderingKey": "k"}
+    id_ = bench.start(
+        bench.define([{"id": "p", "type": "publish", "config": config}], name="orders"), {"kind": "made", "n": 1}
+    )
+    (claim,) = bench.claim()
+    published = bench.messages.publish
+
+    def dies_after(message: Any) -> str:
+        published(message)
+        raise KeyboardInterrupt
+
+    bench.messages.publish = dies_after  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        bench.runner.run(claim.id, claim.attempt)
+    bench.messages.publish = published  # type: ignore[method-assign]
+    bench.lose_leases()
+    bench.settle()
+    done = bench.execution(id_)
+    assert (done["status"], bench.events(id_)[-2][2]["output"]) == ("completed", {"messageId": f"{id_}:p"})
+    rows = bench.query("select external_id, source, type, payload, headers, correlation_id, ordering_key from message")
+    assert rows == [(f"{id_}:p", "orders", "order.made", '{"n":1}', '{"h":"1"}', "corr-1", "k")]
+    assert bench.query("select state from job where pool = 1") == [("r",)]
