@@ -9,7 +9,8 @@ for service in bus.services.every(status="active"):
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 from urllib.parse import quote
 
 import requests
@@ -30,7 +31,7 @@ class ApiError(Exception):
 
 
 class Client:
-    """One API and one key. Keeps its connection alive; for one thread."""
+    """One API and one key. Keeps its connection alive until it is closed (`with Client(…) as bus`); for one thread."""
 
     def __init__(self, url: str, key: str | None = None, *, timeout: float = _TIMEOUT) -> None:
         self.url = url.rstrip("/")
@@ -47,6 +48,18 @@ class Client:
         self.schedules = Collection(self, "/orchestration/schedules")
         self.messages = Collection(self, "/routing/messages", listing="/routing/logs")
         self.dead_letters = Collection(self, "/routing/dead-letters")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection back: an API that is stopping waits a while for those that stay open."""
+        self._session.close()
 
     def call(
         self,

@@ -29,7 +29,8 @@ def connected(command: F) -> F:
 
     def run(*args: Any, url: str | None, key: str | None, as_json: bool, **kwargs: Any) -> Any:
         settings = Settings.load(url=url, api_key=key)
-        return command(Connection(Client(_url(settings), _key(settings)), as_json), *args, **kwargs)
+        with Client(_url(settings), _key(settings)) as client:
+            return command(Connection(client, as_json), *args, **kwargs)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]

@@ -29,7 +29,8 @@ def esb_command() -> list[str]:
 def is_ready(url: str, pools: Sequence[PoolName]) -> bool:
     """Whether the bus at `url` takes work and every pool has a worker that does it."""
     try:
-        health = Client(url, timeout=5).health()
+        with Client(url, timeout=5) as bus:
+            health = bus.health()
     except ApiError:
         return False
     workers = health.get("workers", {})

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
+from prometheus_client import multiprocess
 
 from esb_workers import logs
 from esb_workers.settings import Settings
@@ -44,7 +47,7 @@ class Server(BaseApplication):
         return {
             "bind": f"{host}:{settings.api_port}",
             "workers": settings.api_processes,
-            "worker_class": "gthread",
+            "worker_class": "esb_api.sticky.StickyWorker",
             "threads": settings.api_threads,
             "timeout": 60,  # seconds without a heartbeat before a worker process is replaced
             "graceful_timeout": 30,  # seconds; as long as the longest `Prefer: wait`
@@ -55,6 +58,7 @@ class Server(BaseApplication):
             "worker_tmp_dir": _MEMORY if os.access(_MEMORY, os.W_OK) else None,
             "control_socket_disable": True,  # it would lie in the home directory
             "limit_request_line": 8190,
+            "child_exit": _forget_process,
         }
 
     def load(self) -> Any:
@@ -62,7 +66,24 @@ class Server(BaseApplication):
         return self._make_app(self._settings)
 
 
+def _forget_process(server: Any, worker: Any) -> None:
+    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
 def serve(settings: Settings, make_app: Callable[[Settings], Any]) -> None:
     """Serve until told to end."""
     logs.configure("api", log_format=settings.log_format, level=settings.log_level)
-    Server(settings, make_app).run()
+    # Where the processes add up their request figures. A folder of this server's life: figures begin anew with it.
+    with tempfile.TemporaryDirectory(prefix="metrics-", dir=_scratch(settings)) as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        Server(settings, make_app).run()
+
+
+def _scratch(settings: Settings) -> Path | None:
+    """`tmp` in the data directory; the system's own where that cannot be written, as in a read-only container."""
+    folder = settings.data_dir / "tmp"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None

@@ -86,7 +86,8 @@ def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
 def works(bus: Bus) -> bool:
     """Whether the bus is ready, with one worker in each pool."""
     try:
-        health = bus.client().health()
+        with bus.client() as client:
+            health = client.health()
     except Exception:
         return False
     return health.get("status") == "ok" and all(n >= 1 for n in health["workers"].values())

@@ -166,8 +166,8 @@ def test_send_takes_its_payload_from_a_file_and_can_wait(api: str, tmp_path: Pat
 
 
 def test_what_the_api_refuses_is_one_line_that_names_the_field(api: str) -> None:
-    with pytest.raises(ApiError, match=r"^name: is missing \(422 invalid\)$") as refused:
-        Client(api).services.get("bad")
+    with Client(api) as bus, pytest.raises(ApiError, match=r"^name: is missing \(422 invalid\)$") as refused:
+        bus.services.get("bad")
     assert refused.value.code == "invalid"
 
 

@@ -38,6 +38,7 @@ def demo(keep: bool) -> None:
             with Machine(settings, plan, clock.say) as machine:
                 clock.say(f"the bus is up: {machine.addresses.api}")
                 _perform(machine, clock, keep)
+                clock.say("stopping")
         except StopRequested:
             raise click.ClickException("interrupted") from None
     clock.say("stopped; nothing is left behind")

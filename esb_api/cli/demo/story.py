@@ -56,6 +56,10 @@ class Story:
 
     def tell(self, services: dict[str, ExampleService]) -> Outcome:
         """Everything, from the first registration on. Raises DemoFailed, ApiError."""
+        with self._bus:
+            return self._tell(services)
+
+    def _tell(self, services: dict[str, ExampleService]) -> Outcome:
         self._register(services.values())
         user = self._send_user_message()
         onboarding = self._onboard()
@@ -73,8 +77,8 @@ class Story:
         self._say(f"registered {len(registered)} services: {', '.join(s['name'] for s in registered)}")
         for service in registered:
             self._bus.services.act(service["id"], "probe")
-        health = {s["name"]: s["health"] for s in self._bus.services.every()}
-        self._say(f"probed them: {sum(h == 'healthy' for h in health.values())} of {len(health)} are healthy")
+        self._wait("the services to be found healthy", self._all_healthy)
+        self._say("probed them: all are healthy")
         for route in (documents.USER_ROUTE, *documents.GITHUB_ROUTES):
             self._bus.routes.create(route)
         self._say(f"made {1 + len(documents.GITHUB_ROUTES)} routes by topic, condition and expression")
@@ -82,13 +86,15 @@ class Story:
             self._bus.workflows.create(workflow)
         self._say("made 2 workflows: user-onboarding, issue-triage")
 
+    def _all_healthy(self) -> bool:
+        return all(service["health"] == "healthy" for service in self._bus.services.every())
+
     def _send_user_message(self) -> list[Json]:
         """The specification's message, once by the operator and once by a client that may reach one service only."""
         client = self._bus.clients.create(documents.CLIENT)
         self._say("registered the client mobile-app: user-service and order-service, 100 a minute, 1000 an hour")
-        ids = [
-            Client(self._url, key).send(documents.USER_MESSAGE)["messageId"] for key in (self._key, client["apiKey"])
-        ]
+        with Client(self._url, client["apiKey"]) as mobile_app:
+            ids = [bus.send(documents.USER_MESSAGE)["messageId"] for bus in (self._bus, mobile_app)]
         self._say("sent user.created as the operator, and again as mobile-app")
         messages = self._final_messages(ids)
         self._say(f"  as the operator: {_deliveries(messages[0])}")
@@ -125,7 +131,8 @@ class Story:
             "businessKey": str(call.body["issue"]["number"]),
         }
         try:
-            Client(self._url, self._key).execute(start, idempotency_key=call.idempotency_key)
+            with Client(self._url, self._key) as bus:
+                bus.execute(start, idempotency_key=call.idempotency_key)
         except ApiError as error:
             return Answer(503, {"error": str(error)})
         return Answer(202, {"started": "issue-triage"})
