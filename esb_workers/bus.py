@@ -167,7 +167,10 @@ class Bus:
             if retried.outcome != "ok":
                 raise IllegalTransition(_UNTRIABLE[retried.outcome])
             message_log.note_act(cursor, retried.message_id, by, "retry", {"deliveryId": delivery_id})
-        self._go_on([Key(retried.lane_id, retried.okey)] if retried.lane_id and retried.okey is not None else [])
+        if retried.lane_id is not None:
+            with self.database.cursor() as cursor:
+                message_log.let_probe(cursor, retried.lane_id, delivery_id)
+                jobs.promote(cursor, [Key(retried.lane_id, retried.okey)] if retried.okey is not None else [])
         self.ringer.ring("delivery")
         return retried.message_id
 

@@ -108,5 +108,4 @@ def _shown(call: Call, message_id: str) -> Response:
         acts = message_log.acts(cursor, message_id)
     if row is None:
         raise NotFound
-    call.correlation_id = row.correlation_id
     return answer(message_view.message(row, acts))

@@ -217,21 +217,16 @@ class Retried(NamedTuple):
     okey: str | None
 
 
-def owner_of_delivery(cursor: Cursor, delivery_id: str) -> str | None:
-    """The message that a delivery belongs to."""
-    cursor.execute(
-        "select message_id from job where id = %(id)s and pool = 2 union all select message_id from delivery where id = %(id)s",
-        {"id": delivery_id},
-    )
-    row = cursor.fetchone()
-    return str(row[0]) if row else None
-
-
 def retry(cursor: Cursor, delivery_id: str) -> Retried | None:
     """Take a delivery up again with a fresh budget; None if there is none such."""
     cursor.execute("select outcome, message_id, lane_id, okey from esb_retry_by_hand(%s)", (delivery_id,))
     row = cursor.fetchone()
     return Retried(*row) if row else None
+
+
+def let_probe(cursor: Cursor, lane_id: int, delivery_id: str) -> None:
+    """If every circuit of the lane's service is open, have this delivery be the probe. After the commit of its retry."""
+    cursor.execute("select esb_let_probe(%s, %s)", (lane_id, delivery_id))
 
 
 class Original(NamedTuple):

@@ -143,22 +143,24 @@ def running(cursor: Cursor) -> list[str]:
 
 
 class Step(NamedTuple):
-    """What one step of a replay did."""
+    """What one step of a replay did. `first`: by lane, the first delivery that was taken up."""
 
     handled: int
     sent: int
     keys: list[Key]
+    first: dict[int, str]
 
 
 def step(cursor: Cursor, replay_id: str, limit: int, ahead_seconds: float) -> Step:
-    """Send the next items; see esb_replay_step. Promote the keys after the commit."""
+    """Send the next items; see esb_replay_step. After the commit, let probes through and promote the keys."""
     cursor.execute(
-        "select lane_id, okey from esb_replay_step(%s, %s, make_interval(secs => %s))",
+        "select delivery_id, lane_id, okey from esb_replay_step(%s, %s, make_interval(secs => %s))",
         (replay_id, limit, ahead_seconds),
     )
     rows = cursor.fetchall()
-    keys = dict.fromkeys(Key(lane, okey) for lane, okey in rows if okey is not None)
-    return Step(len(rows), sum(lane is not None for lane, _ in rows), list(keys))
+    sent = [row for row in rows if row[1] is not None]
+    keys = dict.fromkeys(Key(lane, okey) for _, lane, okey in sent if okey is not None)
+    return Step(len(rows), len(sent), list(keys), {lane: delivery for delivery, lane, _ in reversed(sent)})
 
 
 def _and(clauses: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from esb_workers.store import jobs, replays
+from esb_workers.store import jobs, message_log, replays
 from esb_workers.store.engine import Database
 
 #: Items sent in one transaction.
@@ -33,6 +33,8 @@ def advance(database: Database, replay_id: str, deadline: float = 0.0) -> int:
     while True:
         with database.cursor() as cursor:
             step = replays.step(cursor, replay_id, CHUNK, AHEAD)
+            for lane_id, delivery_id in step.first.items():
+                message_log.let_probe(cursor, lane_id, delivery_id)
             jobs.promote(cursor, step.keys)
         sent += step.sent
         if step.handled < CHUNK or time.monotonic() >= deadline:

@@ -26,7 +26,9 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def dead(api: ApiClient, receiver: Receiver, settings: Settings, database: Database, eventually: Eventually) -> Iterator[list[Json]]:
+def dead(
+    api: ApiClient, receiver: Receiver, settings: Settings, database: Database, eventually: Eventually
+) -> Iterator[list[Json]]:
     """Four dead letters, newest first: a, b by route `plain` to crm; then order.a and order.b to erp."""
     receiver.answer = lambda hit: Reply(404 if hit.path == "/erp" else 400)
     for name in ("crm", "erp"):
@@ -89,7 +91,9 @@ def test_dead_letters_are_listed_newest_first_and_filtered(api: ApiClient, dead:
     assert api.get("/routing/dead-letters?cursor=x").status_code == 422
 
 
-@pytest.mark.parametrize("body", [{}, {"filter": {}}, {"filter": {"colour": "red"}}, {"filter": {"route": "x"}, "ratePerSecond": 0}])
+@pytest.mark.parametrize(
+    "body", [{}, {"filter": {}}, {"filter": {"colour": "red"}}, {"filter": {"route": "x"}, "ratePerSecond": 0}]
+)
 def test_a_replay_must_say_which(api: ApiClient, body: Json) -> None:
     replay(api, 422, **body)
 
@@ -117,7 +121,9 @@ def test_a_replay_sends_the_same_deliveries_again(
     assert refused.status_code == 409
 
 
-def test_a_replay_by_ids_takes_those_alone(api: ApiClient, dead: list[Json], receiver: Receiver, eventually: Eventually) -> None:
+def test_a_replay_by_ids_takes_those_alone(
+    api: ApiClient, dead: list[Json], receiver: Receiver, eventually: Eventually
+) -> None:
     receiver.answer = lambda hit: Reply(200)
     started = replay(api, filter={"ids": [dead[0]["id"], dead[3]["id"], "0197f5a0-0000-7000-8000-000000000000"]})
     assert started["matched"] == 2

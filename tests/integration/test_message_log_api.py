@@ -85,7 +85,12 @@ def test_a_delivered_message_shows_every_attempt_and_all_that_happened(
     assert (delivery["route"], delivery["routeId"], delivery["destination"]) == ("orders", made["id"], "crm")
     assert (delivery["status"], delivery["nextAttemptAt"], delivery["errorClass"]) == ("delivered", None, None)
     first, second = delivery["attempts"]
-    assert (first["number"], first["statusCode"], first["outcome"], first["responseBody"]) == (1, 503, "failed", "later")
+    assert (first["number"], first["statusCode"], first["outcome"], first["responseBody"]) == (
+        1,
+        503,
+        "failed",
+        "later",
+    )
     assert (second["number"], second["statusCode"], second["outcome"], second["error"]) == (2, 200, "ok", None)
     assert json.loads(second["responseBody"]) == {"ok": 1}
     assert first["startedAt"] < second["startedAt"]
@@ -139,7 +144,9 @@ def test_a_delivery_to_a_service_in_maintenance_is_held_and_goes_on_when_it_ends
     route(api)
     api.patch(f"/services/{made['id']}/status", {"status": "maintenance"})
     message = send(api)
-    eventually(lambda: [(d["status"], d["reason"]) for d in read(api, message)["deliveries"]] == [("held", "maintenance")])
+    eventually(
+        lambda: [(d["status"], d["reason"]) for d in read(api, message)["deliveries"]] == [("held", "maintenance")]
+    )
     assert read(api, message)["status"] == "routed"
     assert read(api, message)["deliveries"][0]["attempts"] == []
     api.patch(f"/services/{made['id']}/status", {"status": "active"})
@@ -221,7 +228,12 @@ def test_the_log_is_filtered_by_all_it_shows(
     serve(api, receiver)
     route(api)
     delivered = settled(api, send(api, correlationId="c-1"), eventually, "delivered")
-    lost = settled(api, send(api, messageType="user.gone", source="web", correlationId="c-2", messageId="own"), eventually, "unroutable")
+    lost = settled(
+        api,
+        send(api, messageType="user.gone", source="web", correlationId="c-2", messageId="own"),
+        eventually,
+        "unroutable",
+    )
 
     def found(query: str) -> list[str]:
         response = api.get(f"/routing/logs?{query}")

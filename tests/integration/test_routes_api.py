@@ -113,7 +113,9 @@ def test_every_change_is_audited_and_moves_the_revision(api: ApiClient, database
     api.delete(f"/routing/routes/{made['id']}")
     assert revision() == before + 3
     rows = api.get("/system/audit?resource=route").json["items"]
-    assert [(row["action"], row["name"]) for row in rows] == [(a, "user-events") for a in ("delete", "change", "create")]
+    assert [(row["action"], row["name"]) for row in rows] == [
+        (a, "user-events") for a in ("delete", "change", "create")
+    ]
     assert rows[1]["detail"] == {"fields": ["priority"]}
 
 

@@ -268,7 +268,13 @@ def test_a_quota_counts_what_is_accepted_and_nothing_else(api: ApiClient) -> Non
 
 def test_a_bad_message_never_sinks_the_others(api: ApiClient) -> None:
     send(api, messageId="taken")
-    batch = [MESSAGE | {"messageId": "a"}, {"bad": 1}, MESSAGE | {"messageId": "taken", "payload": 2}, 5, MESSAGE | {"messageId": "a"}]
+    batch = [
+        MESSAGE | {"messageId": "a"},
+        {"bad": 1},
+        MESSAGE | {"messageId": "taken", "payload": 2},
+        5,
+        MESSAGE | {"messageId": "a"},
+    ]
     response = api.post("/routing/send/batch", {"messages": batch})
     assert response.status_code == 202, response.json
     items = response.json["items"]
@@ -301,7 +307,9 @@ def test_a_thousand_messages_fit_one_batch_and_keep_their_order(api: ApiClient, 
 
 def test_grants_hold_for_each_message_of_a_batch(api: ApiClient) -> None:
     _, client = client_of(api, allowedMessageTypes=["order.#"])
-    items = client.post("/routing/send/batch", {"messages": [MESSAGE, MESSAGE | {"messageType": "order.a"}]}).json["items"]
+    items = client.post("/routing/send/batch", {"messages": [MESSAGE, MESSAGE | {"messageType": "order.a"}]}).json[
+        "items"
+    ]
     assert items[0]["error"]["code"] == "message_type_forbidden"
     assert "messageId" in items[1]
 
@@ -316,7 +324,14 @@ BINARY = {
     "ce_subject": "o%2017",
     "Content_Type": "application/json",
 }
-STRUCTURED = {"specversion": "1.0", "id": "e-2", "source": "/shop/1", "type": "order.placed", "data": {"n": 1}, "tenant": "t"}
+STRUCTURED = {
+    "specversion": "1.0",
+    "id": "e-2",
+    "source": "/shop/1",
+    "type": "order.placed",
+    "data": {"n": 1},
+    "tenant": "t",
+}
 
 
 def test_a_binary_event_is_a_message(api: ApiClient) -> None:
@@ -384,7 +399,9 @@ def test_an_event_under_an_idempotency_key_is_told_apart_by_its_attributes(api: 
 # --- waiting ---------------------------------------------------------------------------------------------
 
 
-def test_a_caller_that_waits_gets_the_final_state_with_the_reply(api: ApiClient, settings: Settings, database: Database) -> None:
+def test_a_caller_that_waits_gets_the_final_state_with_the_reply(
+    api: ApiClient, settings: Settings, database: Database
+) -> None:
     with Receiver() as receiver, Engines(settings, database):
         receiver.answer = lambda hit: Reply.json({"welcome": True})
         api.post("/services", {"name": "crm", "version": "1.0.0", "endpoint": receiver.url})

@@ -71,7 +71,8 @@ begin
 end $$;
 
 -- Lets one delivery of a lane through although every circuit of its service is open: it becomes the probe. It
--- goes before whatever waits there, for it is the one that a person has chosen.
+-- goes before whatever waits there, for it is the one that a person has chosen. A transaction of its own, after the
+-- one that took the delivery up: services are locked before jobs everywhere, and that one holds jobs.
 create or replace function esb_let_probe(p_lane int, p_delivery uuid) returns void language plpgsql volatile as $$
 declare v_name text;
 begin
@@ -85,53 +86,51 @@ begin
   perform esb_changed('services');
 end $$;
 
--- A retry by hand. Answers null (no such delivery), 'ok', or the word that forbids it: 'delivered', 'forbidden',
--- 'in_flight', 'redacted'.
+-- A retry by hand. Answers nothing (no such delivery), 'ok', or the word that forbids it: 'delivered', 'forbidden',
+-- 'in_flight', 'redacted'. Messages are locked before their deliveries, as by redaction.
 create or replace function esb_retry_by_hand(p_delivery uuid) returns table (outcome text, message_id uuid, lane_id int, okey text)
 language plpgsql volatile as $$
 declare v_message uuid; v_state "char"; v_status text; v_redacted boolean;
 begin
-  select j.message_id, j.state into v_message, v_state from job j where j.id = p_delivery and j.pool = 2 for update;
-  if v_message is null then
-    select d.message_id, d.status into v_message, v_status from delivery d where d.id = p_delivery for update;
-  end if;
+  select x.message_id into v_message
+    from (select j.message_id from job j where j.id = p_delivery and j.pool = 2
+          union all select d.message_id from delivery d where d.id = p_delivery) x;
   if v_message is null then return; end if;
   select m.redacted_at is not null into v_redacted from message m where m.id = v_message for update;
-  v_status := case when v_redacted then 'redacted' when v_state = 'f' then 'in_flight'
+  select j.state into v_state from job j where j.id = p_delivery and j.pool = 2 for update;
+  select d.status into v_status from delivery d where d.id = p_delivery for update;
+  v_status := case when v_redacted is distinct from false then 'redacted' when v_state = 'f' then 'in_flight'
                    when v_status in ('delivered', 'forbidden') then v_status else 'ok' end;
   if v_status <> 'ok' then
     return query select v_status, v_message, null::int, null::text;
-    return;
+  else
+    return query select 'ok', v_message, t.lane_id, t.okey from esb_retry(p_delivery) t;
   end if;
-  return query select 'ok', v_message, t.lane_id, t.okey from esb_retry(p_delivery) t;
-  perform esb_let_probe(j.lane_id, j.id) from job j where j.id = p_delivery;
 end $$;
 
 -- Sends the next items of a replay, at most p_limit and, at a rate, those whose time comes within p_ahead: each is
 -- given its own moment, so that the rate holds however unevenly this is called. One row for each item handled;
 -- its lane is null where nothing could be retried (delivered or in flight by now, redacted).
-create or replace function esb_replay_step(p_replay uuid, p_limit int, p_ahead interval) returns table (lane_id int, okey text)
-language plpgsql volatile as $$
-declare r replay; v_id uuid; v_at timestamptz; v_lanes int[] := '{}';
+create or replace function esb_replay_step(p_replay uuid, p_limit int, p_ahead interval)
+returns table (delivery_id uuid, lane_id int, okey text) language plpgsql volatile as $$
+declare r replay; v_at timestamptz;
 begin
   select * into r from replay where id = p_replay and status = 'running' for update skip locked;
   if not found then return; end if;
-  for v_id in select i.delivery_id from replay_item i where i.replay_id = p_replay and i.sent_at is null order by i.delivery_id limit p_limit loop
+  for delivery_id in select i.delivery_id from replay_item i where i.replay_id = p_replay and i.sent_at is null
+                      order by i.delivery_id limit p_limit loop
     v_at := greatest(r.next_at, now());
     exit when r.rate is not null and v_at > now() + p_ahead;
-    update replay_item set sent_at = now() where replay_id = p_replay and delivery_id = v_id;
+    update replay_item i set sent_at = now() where i.replay_id = p_replay and i.delivery_id = esb_replay_step.delivery_id;
     lane_id := null; okey := null;
-    if exists (select 1 from dead_letter l join message m on m.id = l.message_id where l.delivery_id = v_id and m.redacted_at is null) then
-      select t.lane_id, t.okey into lane_id, okey from esb_retry(v_id) t;
+    if exists (select 1 from dead_letter l join message m on m.id = l.message_id
+                where l.delivery_id = esb_replay_step.delivery_id and m.redacted_at is null) then
+      select t.lane_id, t.okey into lane_id, okey from esb_retry(delivery_id) t;
     end if;
     if r.rate is not null then
-      update job set run_at = v_at, state = case when job.state = 'r' and v_at > now() then 's' else job.state end::"char"
-       where id = v_id and pool = 2 and job.state in ('r', 'q');
+      update job j set run_at = v_at, state = case when j.state = 'r' and v_at > now() then 's' else j.state end::"char"
+       where j.id = esb_replay_step.delivery_id and j.pool = 2 and j.state in ('r', 'q');
       r.next_at := v_at + make_interval(secs => 1 / r.rate);
-    end if;
-    if lane_id is not null and not lane_id = any(v_lanes) then
-      v_lanes := v_lanes || lane_id;
-      perform esb_let_probe(lane_id, v_id);
     end if;
     return next;
   end loop;
