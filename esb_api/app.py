@@ -14,6 +14,7 @@ from esb_api.call import Call, current_call
 from esb_api.context import Api, open_api
 from esb_api.operations import IdConverter
 from esb_api.resources import RESOURCES
+from esb_workers import logs
 from esb_workers.errors import Unavailable
 from esb_workers.registry.clients import Client
 from esb_workers.registry.quotas import nearest_to_empty
@@ -67,9 +68,9 @@ def _finish(response: Response) -> Response:
     """Headers every answer carries, the request's figures, and its line in the log."""
     call = current_call()
     headers = response.headers
-    headers["X-Request-ID"] = call.request_id
+    headers.add("X-Request-ID", call.request_id)
     if call.known_correlation_id is not None:
-        headers["X-Correlation-ID"] = call.known_correlation_id
+        headers.add("X-Correlation-ID", call.known_correlation_id)
     _account(call, response)
     operation = call.operation.name if call.operation else "none"
     seconds = time.perf_counter() - call.started
@@ -99,18 +100,15 @@ def _nearest(call: Call, client: Client) -> limits.RateLimit | None:
 
 
 def _log(call: Call, operation: str, response: Response, seconds: float) -> None:
-    if not log.isEnabledFor(logging.INFO):
-        return
-    log.info(
+    logs.event(
+        log,
         "request",
-        extra={
-            "operation": operation,
-            "method": call.method,
-            "path": call.path,
-            "status": response.status_code,
-            "duration_ms": round(seconds * 1000, 3),
-            "request_id": call.request_id,
-            "correlation_id": call.known_correlation_id,
-            "client_id": call.principal.client_id,
-        },
+        operation=operation,
+        method=call.method,
+        path=call.path,
+        status=response.status_code,
+        durationMs=round(seconds * 1000, 3),
+        requestId=call.request_id,
+        correlationId=call.known_correlation_id,
+        clientId=call.principal.client_id,
     )

@@ -80,12 +80,24 @@ class Call(Request):
         if self._raw is None:
             if self.environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower() != "identity":
                 raise UnsupportedMediaType("Encoded bodies are not taken.", code="unsupported_content_encoding")
-            self.max_content_length = limit
-            try:
-                self._raw = self.get_data(cache=False)
-            except RequestEntityTooLarge:
-                raise TooLarge(f"The body is over the limit of {limit} bytes.", limit=limit) from None
+            self._raw = self._read(limit)
         return self._raw
+
+    def _read(self, limit: int) -> bytes:
+        length = self.environ.get("CONTENT_LENGTH") or ""
+        if length.isdecimal():
+            if int(length) > limit:
+                raise _too_large(limit)
+            # Straight from the server: Flask's wrapping of the stream costs more than reading a small body.
+            raw: bytes = self.environ["wsgi.input"].read(int(length))
+            if len(raw) < int(length):
+                raise Malformed("The body ended before its Content-Length.")
+            return raw
+        self.max_content_length = limit
+        try:
+            return self.get_data(cache=False)
+        except RequestEntityTooLarge:
+            raise _too_large(limit) from None
 
     def json_body(self, limit: int, *, optional: bool = False, patch: bool = False) -> Any:
         """The body as strict JSON. An absent one reads as `{}` where it is `optional`, else it is malformed."""
@@ -101,6 +113,10 @@ class Call(Request):
     def _is_json(self, patch: bool) -> bool:
         charset = self.mimetype_params.get("charset", "utf-8").lower()
         return charset in ("utf-8", "utf8") and (self.mimetype == JSON or (patch and self.mimetype == MERGE_PATCH))
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body is over the limit of {limit} bytes.", limit=limit)
 
 
 def current_call() -> Call:

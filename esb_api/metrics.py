@@ -1,8 +1,8 @@
 """Figures for Prometheus: requests of this API's processes, and the state of work as the database has it.
 
-Request counters live in memory, or, where `PROMETHEUS_MULTIPROC_DIR` was set before prometheus_client was
-imported (`server.py` does), in files that all processes of the server share. Figures of work are read from
-the database at each scrape: whichever process is asked answers for the whole bus.
+Request counters live in memory, or, where `PROMETHEUS_MULTIPROC_DIR` is set (the server does), in files that all
+processes of the server share. Figures of work are read from the database at each scrape: whichever process is asked
+answers for the whole bus; while the database is away they are missing, and `esb_database_up` says why.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess, values
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from esb_workers.errors import Unavailable
 from esb_workers.queues import POOL_IDS
 from esb_workers.store import figures
 from esb_workers.store.engine import Database
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+_SHARED = "PROMETHEUS_MULTIPROC_DIR"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -28,6 +30,9 @@ class Metrics:
     """The request figures of one application."""
 
     def __init__(self) -> None:
+        if _SHARED in os.environ:
+            # The library decides by the environment when it is imported, which may be before the server set it.
+            values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
         # A registry of its own, not the library's global one: several applications may live in one process.
         self.registry = CollectorRegistry()
         self._requests = Counter(
@@ -58,7 +63,7 @@ class Metrics:
         return generate_latest(self._requests_of_all()) + generate_latest(_work(database))
 
     def _requests_of_all(self) -> CollectorRegistry:
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        if _SHARED not in os.environ:
             return self.registry
         shared = CollectorRegistry()
         multiprocess.MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
@@ -76,8 +81,15 @@ class _WorkCollector(Collector):
         self._database = database
 
     def collect(self) -> Iterable[Metric]:
-        with self._database.cursor() as cursor:
-            queues, attempts, executions = figures.queues(cursor), figures.attempts(cursor), figures.executions(cursor)
+        try:
+            with self._database.cursor() as cursor:
+                queues, attempts, executions = (
+                    figures.queues(cursor), figures.attempts(cursor), figures.executions(cursor)
+                )  # fmt: skip
+        except Unavailable:
+            yield GaugeMetricFamily("esb_database_up", "Whether the database answers.", 0)
+            return
+        yield GaugeMetricFamily("esb_database_up", "Whether the database answers.", 1)
         names = {number: name for name, number in POOL_IDS.items()}
         depth = {names[row.pool]: float(row.due) for row in queues}
         age = {names[row.pool]: row.oldest_due_age_ms / 1000 for row in queues}

@@ -12,7 +12,12 @@ from esb_workers.errors import FieldError, Invalid
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_MESSAGES: Final = {"missing": "is required", "extra_forbidden": "is not a field of this object"}
+_MESSAGES: Final = {
+    "missing": "is required",
+    "extra_forbidden": "is not a field of this object",
+    "model_type": "must be an object",
+    "dict_type": "must be an object",
+}
 
 
 def validated(model: type[Model], value: Any) -> Model:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
+from functools import lru_cache
 from typing import Any, Final, TextIO
 
 import orjson
@@ -40,8 +41,22 @@ def annotate(**fields: Any) -> None:
     _bound.set(fields)
 
 
+def event(logger: logging.Logger, message: str, **fields: Any) -> None:
+    """One INFO line with `fields` (in camelCase already) and nothing else: for lines that come by the thousand.
+
+    A third of the cost of `logger.info(…, extra=…)`, which looks up its caller and sorts extras from the rest.
+    """
+    if logger.isEnabledFor(logging.INFO):
+        record = logging.LogRecord(logger.name, logging.INFO, "", 0, message, None, None)
+        record.__dict__["fields"] = fields
+        logger.handle(record)
+
+
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """The bound fields, then the record's own `extra` ones, keys in camelCase."""
+    """The bound fields, then the record's own `extra` ones, keys in camelCase; or those of an `event`."""
+    ready: dict[str, Any] | None = record.__dict__.get("fields")
+    if ready is not None:
+        return ready
     own = {key: value for key, value in vars(record).items() if key not in _STANDARD}
     return {_camel(key): value for key, value in {**(_bound.get() or {}), **own}.items() if value is not None}
 
@@ -94,8 +109,13 @@ def configure(process: str, *, log_format: str = "json", level: str = "INFO", st
 
 
 def _moment(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, rest = divmod(record.created, 1)
+    return f"{_second(int(second))}.{int(rest * 1000):03}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 @lru_cache(maxsize=1000)

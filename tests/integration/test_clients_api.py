@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from esb_api.app import create_app
 from esb_workers.clock import to_wire
+from esb_workers.settings import Settings
 from esb_workers.store.engine import Database
 from tests.support.api import ApiClient
 
@@ -157,3 +159,62 @@ def test_usage_counts_by_the_hour_and_shows_the_windows(api: ApiClient) -> None:
     ]
     assert api.with_key(made["apiKey"]).get("/clients/self/usage").json["hours"] == usage["hours"]
     assert api.get("/clients/self/usage").status_code == 404
+
+
+# --- the front door remembers clients, and is never behind -----------------------------------------------
+
+MESSAGE = {"source": "test", "messageType": "user.created", "payload": {}}
+
+
+def send(client: ApiClient) -> int:
+    return client.post("/routing/send", MESSAGE).status_code
+
+
+def test_a_change_holds_for_the_next_message_in_every_process(api: ApiClient, settings: Settings) -> None:
+    made = register(api, allowedServices=["*"], allowedMessageTypes=["order.*"])
+    other = ApiClient(create_app(settings), made["apiKey"])  # a second process of the API
+    path = f"/clients/{made['id']}"
+    assert send(other) == 403
+    for fields, status in (
+        ({"allowedMessageTypes": ["user.*"]}, 202),
+        ({"status": "suspended"}, 403),
+        ({"status": "active"}, 202),
+        ({"expiresAt": "2020-01-01T00:00:00Z"}, 401),
+        ({"expiresAt": None}, 202),
+        ({"maxPayloadBytes": 1}, 413),
+        ({"maxPayloadBytes": None}, 202),
+        ({"rateLimits": {"requestsPerDay": 1}}, 429),
+        ({"rateLimits": None}, 202),
+        ({"allowedServices": []}, 403),
+    ):
+        assert api.patch(path, fields).status_code == 200
+        assert send(other) == status, fields
+    api.delete(path)
+    assert send(other) == 401
+    other.context.close()
+
+
+def test_a_key_that_rotates_out_stops_the_front_door_too(api: ApiClient, settings: Settings) -> None:
+    made = register(api, allowedServices=["*"])
+    other = ApiClient(create_app(settings), made["apiKey"])
+    assert send(other) == 202
+    api.delete(f"/clients/{made['id']}/keys/{made['keyId']}")
+    assert send(other) == 401
+    other.context.close()
+
+
+def test_limits_show_in_every_answer_and_refusals_are_counted(api: ApiClient) -> None:
+    made = register(api, allowedServices=["*"], rateLimits={"requestsPerHour": 2, "requestsPerDay": 100})
+    client = api.with_key(made["apiKey"])
+    first = client.post("/routing/send", MESSAGE)
+    assert first.status_code == 202, first.json
+    assert (first.headers["RateLimit-Limit"], first.headers["RateLimit-Remaining"]) == ("2", "1")
+    assert client.get("/clients/self/usage").headers["RateLimit-Remaining"] == "1"  # reading takes nothing
+    assert client.post("/routing/send", MESSAGE | {"messageType": "a..b"}).status_code == 422
+    assert send(client) == 202
+    refused = client.post("/routing/send", MESSAGE)
+    assert (refused.status_code, refused.headers["RateLimit-Remaining"]) == (429, "0")
+    assert 1 <= int(refused.headers["Retry-After"]) == int(refused.headers["RateLimit-Reset"]) <= 3600
+    hour = api.get(f"/clients/{made['id']}/usage").json["hours"][-1]
+    assert (hour["accepted"], hour["rejected"]) == (2, 2)
+    assert "RateLimit-Limit" not in api.get("/clients").headers

@@ -130,6 +130,7 @@ def test_a_lost_database_is_503_with_retry_after() -> None:
     ready = api.get("/health/ready")
     assert (ready.status_code, ready.json["database"]) == (503, "failed")
     assert api.get("/health/live").status_code == 200
+    assert "esb_database_up 0.0" in api.get("/metrics").text
     api.context.close()
 
 
@@ -194,10 +195,6 @@ def test_each_request_leaves_one_line(api: ApiClient, caplog: pytest.LogCaptureF
     with caplog.at_level(logging.INFO, logger="esb.requests"):
         api.get("/services?limit=5", X_Correlation_ID="abc")
     (record,) = (record for record in caplog.records if record.name == "esb.requests")
-    assert (record.operation, record.path, record.status, record.correlation_id) == (
-        "list_services",
-        "/services",
-        200,
-        "abc",
-    )
+    shown = {name: record.fields[name] for name in ("operation", "path", "status", "correlationId")}
+    assert shown == {"operation": "list_services", "path": "/services", "status": 200, "correlationId": "abc"}
     assert OPERATOR_KEY not in str(vars(record))

@@ -50,3 +50,14 @@ def test_a_person_gets_plain_text(stream: io.StringIO) -> None:
     logs.configure("api", log_format="console", stream=stream)
     logging.getLogger("esb").warning("odd", extra={"client_id": "c"})
     assert stream.getvalue().rstrip().endswith("WARNING esb odd  clientId=c")
+
+
+def test_an_event_is_a_line_with_its_own_fields_alone(stream: io.StringIO) -> None:
+    logs.configure("api", stream=stream)
+    with logs.bind(correlation_id="bound"):
+        logs.event(logging.getLogger("esb.requests"), "request", status=200, clientId=None)
+    line = json.loads(stream.getvalue())
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "level": "info", "logger": "esb.requests", "process": "api", "message": "request", "status": 200, "clientId": None,
+    }  # fmt: skip
