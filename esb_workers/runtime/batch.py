@@ -6,6 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from esb_workers.errors import Unavailable
 from esb_workers.queues import PoolName
 from esb_workers.runtime.engine import Engine
 from esb_workers.runtime.ringer import Ringer
@@ -49,8 +52,30 @@ class BatchEngine(Engine):
         self._last = len(claims)
         if not claims:
             return False
-        done = self._batch_work.handle(worker, claims)
+        done = self._handled(worker, claims)
         self.figures.recorded += len(done.ids)
         self.figures.superseded += len(claims) - len(done.ids)
         self.promote(done.keys)
         return True
+
+    def _handled(self, worker: int, claims: Sequence[Claim]) -> Done:
+        lost = True  # a defect: after five times it is poison
+        try:
+            done = self._handle(worker, claims)
+            lost = False
+            return done
+        except Unavailable:
+            lost = False  # nothing was sent out: it is simply done again
+            raise
+        finally:
+            self._let_go(claims, lost=lost)
+
+    # A deadlock, a database that restarts: the fence makes it harmless to repeat what may have been recorded.
+    @retry(
+        retry=retry_if_exception_type(Unavailable),
+        wait=wait_random_exponential(multiplier=0.1, max=1),
+        stop=stop_after_delay(DEADLINE / 2),
+        reraise=True,
+    )
+    def _handle(self, worker: int, claims: Sequence[Claim]) -> Done:
+        return self._batch_work.handle(worker, claims)

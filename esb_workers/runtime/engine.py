@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -25,7 +26,7 @@ from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
 from esb_workers.store import jobs, workers
 from esb_workers.store.engine import Cursor, Database
-from esb_workers.store.jobs import Claim, Key
+from esb_workers.store.jobs import Claim, Held, Key
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,10 @@ log = logging.getLogger(__name__)
 DATABASE_PAUSE: Final = 0.5
 #: While the pump is busy it still makes timers ready this often, seconds.
 DUE_EVERY: Final = 0.05
+#: A claim whose answer takes longer than this is not acted on, seconds: it is about to be given back.
+LATE_CLAIM: Final = 5.0
+#: What is in flight under this process's name for longer, and unknown to it, is given back, seconds.
+UNKNOWN_AFTER: Final = 10.0
 #: A bell is answered for at most this long, seconds: a drain never blocks a Celery thread for good.
 DRAIN_SLICE: Final = 2.0
 
@@ -68,6 +73,8 @@ class Engine(ABC):
         self._next_due = 0.0
         self._after_lane = 0
         self._threads: list[threading.Thread] = []
+        self._held: dict[Held, None] = {}  # claimed here, and not recorded or given up yet
+        self._lost: set[Held] = set()  # begun here, and their outcomes could not be recorded
 
     # --- life ----------------------------------------------------------------------------------------
 
@@ -148,6 +155,7 @@ class Engine(ABC):
             return
         host, version = socket.gethostname(), metadata.version("python-esb")
         self.worker_id = workers.register(cursor, self.pool_id, host, os.getpid(), version, lease)
+        self._lost.clear()  # of the old life: a sweep takes them
         self.figures.lives += 1
         self._poked.set()
 
@@ -212,7 +220,7 @@ class Engine(ABC):
     def _claim(
         self, limit: int, room: int, rooms: dict[int, int] | None = None, *, lease_seconds: float
     ) -> list[Claim]:
-        worker = self.worker_id
+        worker, asked = self.worker_id, time.monotonic()
         if not worker:
             return []
         with self.database.cursor() as cursor:
@@ -226,13 +234,25 @@ class Engine(ABC):
                 after_lane=self._after_lane,
                 lease_seconds=lease_seconds,
             )
+        if time.monotonic() - asked > LATE_CLAIM:
+            log.warning("a claim took %.1f s; it is given back", time.monotonic() - asked)
+            return []
         if claims:
+            self._held.update(dict.fromkeys(Held(c.id, c.attempt) for c in claims))
             drill.crash_point(drill.AFTER_CLAIM)
             self.figures.claimed += len(claims)
             self._after_lane = max(c.lane_id for c in claims)
             if len(claims) == limit:
                 self.ringer.ring(self.pool)  # there is more than this process takes: wake the next one
         return claims
+
+    def _let_go(self, claims: Iterable[Claim], *, lost: bool = False) -> None:
+        """These are recorded, or never will be; `lost`: they were begun, and what came of them is not on record."""
+        for claim in claims:
+            held = Held(claim.id, claim.attempt)
+            if lost:
+                self._lost.add(held)
+            self._held.pop(held, None)
 
     # --- the poll ------------------------------------------------------------------------------------
 
@@ -247,10 +267,10 @@ class Engine(ABC):
 
     def _sweep(self) -> None:
         with self.database.cursor() as cursor:
-            swept = jobs.sweep(cursor)
+            swept = jobs.sweep(cursor) + self._give_back(cursor)
             self.figures.swept += len(swept)
             if swept:
-                log.warning("took back %d jobs of workers that died", len(swept))
+                log.warning("took back %d jobs whose workers died or lost them", len(swept))
             jobs.due(cursor, self.pool_id)
             if self.pool in ("routing", "delivery"):
                 jobs.promote(cursor, jobs.poison(cursor))
@@ -259,6 +279,22 @@ class Engine(ABC):
         for pool in {p for p in POOL_IDS if any(POOL_IDS[p] == n for _, n in swept)}:
             self.ringer.ring(pool)
         self._poked.set()
+
+    def _give_back(self, cursor: Cursor) -> list[tuple[str, int]]:
+        """What the database takes to be in our hands and is not: our lease is good, so no sweep would ever take it.
+
+        It gets there when the connection breaks between the commit of a claim and its answer, or before the rows
+        could be prepared. Asked first and compared then: what was claimed that long ago is among `_held` by now.
+        """
+        worker = self.worker_id
+        if not worker:
+            return []
+        unknown = [held for held in jobs.held(cursor, worker, UNKNOWN_AFTER) if held not in self._held]
+        if not unknown:
+            return []
+        given = jobs.give_back(cursor, worker, {held: held in self._lost for held in unknown})
+        self._lost.difference_update(unknown)
+        return given
 
     def promote(self, keys: Sequence[Key]) -> None:
         """After the commit that freed keys: let their next rows go."""

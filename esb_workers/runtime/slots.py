@@ -90,7 +90,7 @@ class SlotEngine(Engine):
         self._last = 0  # rows in the last claim
         self._windows = LaneWindows(slots)
         self._tasks: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[tuple[_Item, Any] | None] = queue.SimpleQueue()
         self._freed = threading.Event()
         self._unrecorded = 0
 
@@ -108,11 +108,15 @@ class SlotEngine(Engine):
         free = self._free_slots()
         if free == 0:
             return True
-        claims = self._claim_proven(free)
-        claims += self._claim_unproven(free - len(claims))
-        self._last = len(claims)
-        if claims:
-            self._dispatch(claims)
+        worker = self.worker_id  # of before the claim: in a new life, rows of the old one are not started
+        claims: list[Claim] = []
+        try:
+            claims += self._claim_proven(free)
+            claims += self._claim_unproven(free - len(claims))
+        finally:
+            self._last = len(claims)
+            if claims:
+                self._dispatch(worker, claims)
         return bool(claims)
 
     def _free_slots(self) -> int:
@@ -146,9 +150,13 @@ class SlotEngine(Engine):
             self._windows.claimed(limit, room, rooms, Counter(c.lane_id for c in claims))
         return claims
 
-    def _dispatch(self, claims: list[Claim]) -> None:
-        worker = self.worker_id
-        tasks = self._slot_work.prepare(claims)
+    def _dispatch(self, worker: int, claims: list[Claim]) -> None:
+        try:
+            tasks = self._slot_work.prepare(claims)
+        except BaseException as error:
+            # A defect counts as a loss, so that it ends; a database that is away does not.
+            self._let_go(claims, lost=not isinstance(error, Unavailable))
+            raise
         now = time.monotonic()
         with self._lock:
             self._in_flight += len(claims)
@@ -166,7 +174,7 @@ class SlotEngine(Engine):
             with self._lock:
                 self._in_flight -= 1
                 more = self._windows.finished(item.claim.lane_id, item.claim.id, time.monotonic(), outcome.good)
-            self._results.put((item.worker, outcome.record))
+            self._results.put((item, outcome.record))
             self._freed.set()
             if more or outcome.timer:
                 self.poke()
@@ -178,7 +186,8 @@ class SlotEngine(Engine):
             return self._slot_work.run(item.task)
         except Exception:
             log.exception("job %s of pool %s failed in a way that is a defect", item.claim.id, self.pool)
-            return Outcome(None, good=False)  # not recorded: its lease runs out, and after five losses it is poison
+            self._let_go([item.claim], lost=True)  # after five times it is poison
+            return Outcome(None, good=False)
 
     # --- completing ----------------------------------------------------------------------------------
 
@@ -197,17 +206,19 @@ class SlotEngine(Engine):
                 batch.append(item)
             self._flush(batch)
 
-    def _flush(self, batch: list[tuple[int, Any]]) -> None:
-        by_worker: dict[int, list[Any]] = {}
-        for worker, record in batch:
+    def _flush(self, batch: list[tuple[_Item, Any]]) -> None:
+        by_worker: dict[int, list[tuple[_Item, Any]]] = {}
+        for item, record in batch:
             if record is not None:
-                by_worker.setdefault(worker, []).append(record)
+                by_worker.setdefault(item.worker, []).append((item, record))
         for worker, records in by_worker.items():
             try:
-                self._record(worker, records)
+                self._record(worker, [record for _, record in records])
             except Exception:
-                # What is not recorded here is done again when the lease has run out: sent twice, under one id.
+                # What is not recorded here is given back and done again: sent twice, under one id.
                 log.exception("%d outcomes could not be recorded", len(records))
+                self._let_go((item.claim for item, _ in records), lost=True)
+        self._let_go(item.claim for item, _ in batch)
         with self._lock:
             self._unrecorded -= len(batch)
 

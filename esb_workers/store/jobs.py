@@ -122,6 +122,31 @@ def sweep(cursor: Cursor, limit: int = 500) -> list[tuple[str, int]]:
     return list(cursor.fetchall())
 
 
+class Held(NamedTuple):
+    """A row in flight under a worker's name."""
+
+    id: str
+    attempt: int
+
+
+def held(cursor: Cursor, worker: int, seconds: float) -> list[Held]:
+    """What a worker has claimed longer than `seconds` ago and not recorded."""
+    cursor.execute(
+        "select id, attempt from job where state = 'f' and worker_id = %s and started_at < now() - make_interval(secs => %s)",
+        (worker, seconds),
+    )
+    return [Held(*row) for row in cursor.fetchall()]
+
+
+def give_back(cursor: Cursor, worker: int, lost: Mapping[Held, bool]) -> list[tuple[str, int]]:
+    """Let others have what this worker will not record; True for what it began. Answers (job, pool) of each."""
+    cursor.execute(
+        "select id, pool from esb_give_back(%s, %s::uuid[], %s::int[], %s::boolean[])",
+        (worker, [h.id for h in lost], [h.attempt for h in lost], list(lost.values())),
+    )
+    return list(cursor.fetchall())
+
+
 def poison(cursor: Cursor, limit: int = 100) -> Sequence[Key]:
     """End work that has cost five workers their life; the keys to promote."""
     cursor.execute("select * from esb_poison(%s)", (limit,))

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from esb_workers.app import make_celery
+from esb_workers.errors import Unavailable
+from esb_workers.runtime.batch import BatchEngine
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.runtime.slots import Outcome, SlotEngine
 from esb_workers.settings import Settings
@@ -172,3 +174,79 @@ def test_a_stopping_worker_finishes_what_is_under_way(
     with database.cursor() as cursor:
         cursor.execute("select count(*) from worker where dead_at is null")
         assert cursor.fetchone() == (0,)
+
+
+def test_a_claim_whose_answer_was_lost_is_done_though_the_worker_lives(
+    database: Database, start: Start, eventually: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease is good and its heart beats, so no sweep ever takes the row back: the worker itself must."""
+    monkeypatch.setattr("esb_workers.runtime.engine.UNKNOWN_AFTER", 0.5)
+    engine = start(lambda claim: {"o": "ok"})
+    eventually(lambda: engine.worker_id)
+    (wanted,) = submit(database, "somewhere", seconds_ahead=3600)
+    with database.cursor() as cursor:
+        cursor.execute("update job set state = 'r', run_at = now() where id = %s", (wanted,))
+        assert jobs.claim(cursor, DELIVERY, engine.worker_id, 1, 1, lease_seconds=3600), "whose answer nobody acts on"
+    eventually(lambda: statuses(database) == {wanted: "delivered"})
+    assert attempts(database) == [], "it was never begun: no attempt, no loss"
+
+
+def test_rows_that_could_not_be_prepared_are_done_later(
+    database: Database, start: Start, eventually: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esb_workers.runtime.engine.UNKNOWN_AFTER", 0.5)
+    prepare, failures = Calls.prepare, iter([Unavailable("gone")])
+
+    def fail_once(calls: Calls, claims: Sequence[Claim]) -> Sequence[Claim]:
+        for error in failures:
+            raise error
+        return prepare(calls, claims)
+
+    monkeypatch.setattr(Calls, "prepare", fail_once)
+    wanted = submit(database, "somewhere", 3)
+    start(lambda claim: {"o": "ok"})
+    eventually(lambda: statuses(database) == dict.fromkeys(wanted, "delivered"))
+
+
+def test_an_outcome_that_cannot_be_recorded_is_an_unknown_attempt_and_is_followed_by_another(
+    database: Database, start: Start, eventually: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esb_workers.runtime.engine.UNKNOWN_AFTER", 0.5)
+    record, failures = Calls.record, iter([ValueError("a defect")])
+
+    def fail_once(calls: Calls, worker: int, records: Sequence[Any]) -> Done:
+        for error in failures:
+            raise error
+        return record(calls, worker, records)
+
+    monkeypatch.setattr(Calls, "record", fail_once)
+    (wanted,) = submit(database, "somewhere")
+    start(lambda claim: {"o": "ok"})
+    eventually(lambda: statuses(database) == {wanted: "delivered"})
+    assert attempts(database) == [(wanted, 1, "unknown"), (wanted, 2, "ok")]
+
+
+def test_a_batch_is_handled_again_when_the_database_was_away(
+    database: Database, eventually: Callable[..., None]
+) -> None:
+    failures = iter([Unavailable("a deadlock")])
+
+    class Batch:
+        def handle(self, worker: int, claims: Sequence[Claim]) -> Done:
+            for error in failures:
+                raise error
+            with database.cursor() as cursor:
+                return jobs.done(cursor, worker, [{"id": c.id, "attempt": c.attempt, "o": "ok", "detail": {}} for c in claims])
+
+    chosen = Settings.load({}, None, broker_url="redis://127.0.0.1:1/0", lease_seconds=2.0, sweep_seconds=0.5)
+    engine = BatchEngine("delivery", chosen, database, Ringer(make_celery(chosen)), Batch())
+    wanted = submit(database, "somewhere", 3)
+    engine.start()
+    eventually(lambda: statuses(database) == dict.fromkeys(wanted, "delivered"))
+    engine.stop(5)
+
+
+def attempts(database: Database) -> list[Any]:
+    with database.cursor() as cursor:
+        cursor.execute("select delivery_id, number, outcome from attempt order by 1, 2")
+        return cursor.fetchall()

@@ -18,6 +18,23 @@ create or replace function esb_sweep(p_limit int) returns table (id uuid, pool s
   select id, pool from upd
 $$;
 
+-- Gives back what a living worker holds without knowing it, because the answer of its claim never reached it, or
+-- without having an outcome to record. p_lost: it was begun, and nobody knows what came of it; the rest was not begun.
+create or replace function esb_give_back(p_worker bigint, p_ids uuid[], p_attempts int[], p_lost boolean[])
+returns table (id uuid, pool smallint) language sql volatile as $$
+  with mine as materialized (
+    select j.id, x.lost from job j join unnest(p_ids, p_attempts, p_lost) x(id, attempt, lost) on x.id = j.id and x.attempt = j.attempt
+     where j.state = 'f' and j.worker_id = p_worker for update of j skip locked),
+  upd as (
+    update job j set state = case when mine.lost and j.losses >= 4 then 'b' else 'r' end::"char",
+                     losses = j.losses + mine.lost::int, run_at = least(j.run_at, now())
+      from mine where j.id = mine.id returning j.*, mine.lost),
+  att as (
+    insert into attempt (delivery_id, number, started_at, worker_id, outcome)
+    select id, attempt, started_at, worker_id, 'unknown' from upd where pool = 2 and lost on conflict do nothing)
+  select id, pool from upd
+$$;
+
 -- Work whose worker died five times over is taken for the cause: it ends as dead (`worker_lost`) and waits for a
 -- person, instead of killing workers for ever.
 create or replace function esb_poison(p_limit int) returns table (id uuid, lane_id int, okey text) language sql volatile as $$
