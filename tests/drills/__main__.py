@@ -14,22 +14,28 @@ def main() -> int:
     arguments = _arguments()
     if arguments.list:
         for each in catalogue():
-            print(f"{each.number:>2}  {each.name:<24}{'quick  ' if each.quick else '       '}{each.proves}")
+            say(f"{each.number:>2}  {each.name:<24}{'quick  ' if each.quick else '       '}{each.proves}")
         return 0
     try:
         drills = chosen(tuple(arguments.names))
     except KeyError as unknown:
-        print(f"there is no drill {unknown}; see --list", file=sys.stderr)
+        say(f"there is no drill {unknown}; see --list")
         return 2
     if arguments.quick:
         drills = [d for d in drills if d.quick]
     played = [(d, _times(d, arguments.times, quick=arguments.quick)) for d in drills]
-    print()
-    print(table([row_of(d.number, d.name, d.proves, results) for d, results in played]))
+    say("")
+    say(table([row_of(d.number, d.name, d.proves, results) for d, results in played]))
     results = [result for _, several in played for result in several]
     if any(r.violations for r in results):
         return 1
     return 3 if any(r.not_run for r in results) else 0
+
+
+def say(line: str) -> None:
+    """A line of output, at once: a run takes minutes."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def _times(drill: Drill, times: int, *, quick: bool) -> list[Result]:
@@ -38,9 +44,9 @@ def _times(drill: Drill, times: int, *, quick: bool) -> list[Result]:
         result = run(drill, quick=quick)
         which = f" ({number} of {times})" if times > 1 else ""
         recovery = f", recovered in {result.recovery:.1f} s" if result.recovery is not None else ""
-        print(f"{drill.number:>2} {drill.name}{which}: {result.verdict} in {result.seconds:.0f} s{recovery}", flush=True)
+        say(f"{drill.number:>2} {drill.name}{which}: {result.verdict} in {result.seconds:.0f} s{recovery}")
         for line in [*([result.not_run] if result.not_run else []), *map(str, result.violations), *result.notes]:
-            print(f"     {line}", flush=True)
+            say(f"     {line}")
         results.append(result)
         if result.not_run:
             break

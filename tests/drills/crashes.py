@@ -17,10 +17,10 @@ def crash_points(scene: Scene) -> None:
     for label in labels:
         bus.stop()
         bus.start(crash_at=label)
-        pids = {p.pid for p in bus.processes("worker")} | {p.pid for p in bus.processes(" api")}
+        pids = {p.pid for p in bus.processes("esb worker")} | {p.pid for p in bus.processes("esb api")}
         with scene.load(Plan(senders=2, per_second=20)):
             time.sleep(2.0)
-            died = pids - {p.pid for p in bus.processes("worker")} - {p.pid for p in bus.processes(" api")}
+            died = pids - {p.pid for p in bus.processes("esb worker")} - {p.pid for p in bus.processes("esb api")}
             scene.require(bool(died), "drill", f"nothing died at {label}")
             time.sleep(1.0)
             scene.healed()

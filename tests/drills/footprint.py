@@ -27,7 +27,7 @@ class Footprint:
     @classmethod
     def of(cls, scene: Scene) -> Footprint:
         threads = files = rss = 0
-        for process in [p for role in ("worker", "scheduler", " api") for p in scene.bus.processes(role)]:
+        for process in [p for role in ("esb worker", "esb scheduler", "esb api") for p in scene.bus.processes(role)]:
             try:
                 with process.oneshot():
                     if "postgres" in process.name() or "valkey" in process.name():
@@ -37,7 +37,7 @@ class Footprint:
                     rss += process.memory_info().rss
             except psutil.NoSuchProcess:
                 continue
-        count = scene.sql("select count(*) from pg_stat_activity where application_name like 'esb%%'")[0][0]
+        count = scene.sql("select count(*) from pg_stat_activity where application_name like 'esb%'")[0][0]
         return cls(threads, files, rss >> 20, count)
 
     def compare(self, scene: Scene, seconds: float = 20.0) -> None:

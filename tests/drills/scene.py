@@ -44,6 +44,7 @@ class Scene:
         self.receivers: dict[str, Receiver] = {}
         self.bus: RunningBus
         self.expected = Expected()
+        self.calm_accept = 0.0  # 95th percentile of an accept in the warm-up, seconds: what this machine takes without a fault
         self._healed_at: float | None = None
         self._servers: tuple[str, str] | None = None
 
@@ -147,6 +148,8 @@ class Scene:
         with self.load(Plan(per_second=60)) as load:
             self.wait(lambda: load.accepted >= count, 30, "the warm-up")
         self.wait(lambda: self.arrived() >= load.accepted, 30, "the arrival of the warm-up")
+        took = sorted(s.tries[0].ended - s.tries[0].started for s in load.sent)
+        self.calm_accept = took[-max(1, len(took) // 20)]
 
     def arrived(self) -> int:
         """Messages that have arrived at least once, about."""

@@ -82,7 +82,7 @@ def rolling_restart(scene: Scene) -> None:
             time.sleep(0.2)
             process.kill()
             _replaced(scene, "worker delivery", process)
-        (master,) = (p for p in bus.processes(" api") if "launch.py" not in " ".join(p.cmdline()) and _is_master(p))
+        (master,) = (p for p in bus.processes("esb api") if _is_master(p))
         children = {p.pid for p in master.children()}
         master.send_signal(1)  # SIGHUP: gunicorn replaces its workers and keeps the socket
         scene.wait(lambda: master.children() and not children & {p.pid for p in master.children()}, 60, "new API processes")

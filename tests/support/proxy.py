@@ -108,14 +108,12 @@ class Proxy:
             await self._suffer(direction, len(data))
             writer.write(data)
             await writer.drain()
-        while self._silent[direction] and not self._stopping:  # nor does the end of a stream come through
-            await asyncio.sleep(0.02)
+        await self._heard(direction)  # the end of a stream does not come through a black hole either
         if writer.can_write_eof():
             writer.write_eof()
 
     async def _suffer(self, direction: str, size: int) -> None:
-        while self._silent[direction] and not self._stopping:
-            await asyncio.sleep(0.02)
+        await self._heard(direction)
         pause = self.latency + self.jitter * self._random.random()
         if self.stalls and self._random.random() < self.stalls:
             pause += self.stall_seconds
@@ -123,6 +121,11 @@ class Proxy:
             pause += size / self.bytes_per_second
         if pause:
             await asyncio.sleep(pause)
+
+    async def _heard(self, direction: str) -> None:
+        """Wait while this direction is silent. Polled: it is set from other threads."""
+        while self._silent[direction] and not self._stopping:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
     def _reset_all(self) -> None:
         for writer in list(self._links):
