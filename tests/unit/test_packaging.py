@@ -6,8 +6,14 @@ import ast
 import configparser
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import pytest
+
+from esb_api import auth
+from esb_workers.orchestration import steps
+from esb_workers.routing import strategies, transform
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,6 +63,22 @@ def test_every_import_is_declared() -> None:
 def test_every_declared_package_is_used() -> None:
     used = {name for name, _ in imported()} | NOT_IMPORTED
     assert sorted(declared() - used) == []
+
+
+@pytest.mark.parametrize(
+    ("group", "built_in"),
+    [
+        (strategies.GROUP, strategies.BUILT_IN),
+        (steps.GROUP, steps.BUILTIN),
+        (transform.GROUP, transform.BUILT_IN),
+        (auth.GROUP, auth.BUILTIN),
+    ],
+)
+def test_what_the_bus_brings_is_registered_like_a_plug_in(group: str, built_in: Mapping[str, str]) -> None:
+    setup = configparser.ConfigParser(delimiters=("=",))
+    setup.read(ROOT / "setup.cfg")
+    lines = setup["options.entry_points"][group].strip().splitlines()
+    assert dict(line.split(" = ") for line in lines) == built_in
 
 
 def test_the_schema_travels_with_the_package() -> None:
