@@ -1,7 +1,8 @@
 """Plug-ins by entry point: what an installed package adds to the bus, by name.
 
-The groups are `esb.step_types`, `esb.transformations`, `esb.routing_strategies` and `esb.authenticators`. What the bus itself brings is registered the same way, in `setup.cfg`; `builtin` names it
-once more so that a plain checkout, which has no entry points, works too.
+The groups are `esb.step_types`, `esb.transformations`, `esb.routing_strategies` and `esb.authenticators`. What the
+bus itself brings is registered the same way, in `setup.cfg`; `builtin` names it once more so that a plain checkout,
+which has no entry points, works too.
 """
 
 from __future__ import annotations
