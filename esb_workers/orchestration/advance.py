@@ -15,11 +15,12 @@ from esb_workers.orchestration.failures import (
     CONTEXT_TOO_LARGE,
     EXPRESSION_ERROR,
     INTERNAL_ERROR,
+    TIMEOUT,
     VALIDATION_ERROR,
     Failure,
     StepFailed,
 )
-from esb_workers.orchestration.flow import Handled, Over, Perform, Raise, Rest, Retry
+from esb_workers.orchestration.flow import Handled, Late, Over, Perform, Raise, Rest, Retry
 from esb_workers.orchestration.model import Step
 from esb_workers.orchestration.programs import Programs, Workflow
 from esb_workers.orchestration.state import place_of, put, step_of
@@ -98,6 +99,8 @@ class Advance(Ending):
                     self._park(until)
                 case Raise(step, path, error):
                     self._failed(step, path, Failure.of(error, retryable=step.retry is not None), attempt=1)
+                case Late(step, path):
+                    self._late(step, path)
                 case Over(error):
                     self.over(error)
 
@@ -124,8 +127,20 @@ class Advance(Ending):
                 raise Reload
         self._take(move, self._run(call), mark)
 
-    def _started(self, move: Perform, call: Call) -> None:
+    def _late(self, step: Step, path: str) -> None:
+        self.world.cull_all()
+        failure = Failure(TIMEOUT, f"the step took longer than {step.timeout} ms", retryable=True)
+        self._failed(step, path, failure, attempt=1)
+
+    def _opening(self, move: Perform) -> dict[str, Any]:
+        """What is journaled when an attempt begins."""
         data: dict[str, Any] = {"attempt": move.attempt}
+        if move.step.timeout is not None:
+            data["deadline"] = wire(self.strand.now() + timedelta(milliseconds=move.step.timeout))
+        return data
+
+    def _started(self, move: Perform, call: Call) -> None:
+        data = self._opening(move)
         if call.input is not None:
             data["input"] = call.input
         current = place_of(self.strand.state, move.path).current
@@ -191,7 +206,7 @@ class Advance(Ending):
                 self._fork(move, outcome, mark)
             case Round(number, first):
                 if not move.resumed and move.attempt == 1:
-                    self.strand.emit("step.started", path, attempt=1)
+                    self.strand.emit("step.started", path, **self._opening(move))
                 self.strand.emit("round.started", path, iteration=number, step=first)
 
     def _completed(self, move: Perform, done: Completed) -> None:
@@ -266,7 +281,7 @@ class Advance(Ending):
     def _wait(self, move: Perform, waiting: Waiting) -> None:
         strand = self.strand
         if not move.resumed and not move.step.kind.effect and move.attempt == 1:
-            strand.emit("step.started", move.path, attempt=1)
+            strand.emit("step.started", move.path, **self._opening(move))
         current = place_of(strand.state, move.path).current
         if not move.resumed or current is None or current.memo != dict(waiting.memo):
             until = wire(waiting.until) if waiting.until else None
@@ -281,7 +296,7 @@ class Advance(Ending):
     def _fork(self, move: Perform, fork: Fork, mark: int) -> None:
         strand, state = self.strand, self.strand.state
         if move.attempt == 1:
-            strand.emit("step.started", move.path, attempt=1)
+            strand.emit("step.started", move.path, **self._opening(move))
         number = strand.n
         names = place_of(state, move.path).names
         seed: dict[str, Any] = {"context": state.context, "steps": state.steps, "error": state.error, "names": names}

@@ -41,19 +41,29 @@ class Raise:
 
 
 @dataclass(frozen=True, slots=True)
+class Late:
+    """A step that waits, or holds others that do, has taken longer than its timeout."""
+
+    step: Step
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Over:
     """The strand's path has ended; with an error, if it failed."""
 
     error: dict[str, Any] | None = None
 
 
-Move = Perform | Rest | Raise | Over
+Move = Perform | Rest | Raise | Late | Over
 
 
 def next_move(program: Program, state: State, now: datetime) -> Move:
     """What a strand does next."""
     if not state.frames:
         return Over()
+    if (late := _late(program, state, now)) is not None:
+        return late
     if state.failure is not None:
         if len(state.frames) == 1:
             return Over(state.failure)
@@ -66,6 +76,24 @@ def next_move(program: Program, state: State, now: datetime) -> Move:
         frame = state.frames[-2]  # a round has ended: the loop decides
     step = program.steps[frame.step or ""]
     return perform(step, frame.prefix + step.id, frame.current, now)
+
+
+def _late(program: Program, state: State, now: datetime) -> Late | None:
+    """The outermost step that is over its time. A call under way keeps its time itself."""
+    for frame in state.frames:
+        current = frame.current
+        if current is None or current.deadline is None or frame.step is None:
+            continue
+        waits = current.memo is not None or frame is not state.frame
+        if waits and from_wire(current.deadline) <= now:
+            return Late(program.steps[frame.step], frame.prefix + frame.step)
+    return None
+
+
+def soonest_deadline(state: State) -> datetime | None:
+    """When the first of the steps under way will have taken too long."""
+    found = (frame.current.deadline for frame in state.frames if frame.current is not None)
+    return min((from_wire(deadline) for deadline in found if deadline is not None), default=None)
 
 
 def perform(step: Step, path: str, current: Current | None, now: datetime) -> Perform | Rest:

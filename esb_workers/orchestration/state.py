@@ -37,6 +37,7 @@ class Current:
     memo: JSON | None = None
     due: str | None = None  # wire time of the next attempt
     id: str | None = None  # made for this attempt, if its type wants one
+    deadline: str | None = None  # wire time at which this attempt has taken too long
 
 
 @dataclass(slots=True)
@@ -116,10 +117,12 @@ def _apply_step(state: State, event: Event, what: str) -> None:
     data = event.data
     if what == "started":
         current.attempt, current.due, current.id = data["attempt"], None, data.get("id", current.id)
+        current.deadline = data.get("deadline")
     elif what == "waiting":
         current.memo = data.get("memo")
     elif what == "retrying":
-        current.failures, current.memo, current.due, current.id = current.failures + 1, None, data["at"], None
+        current.failures, current.due = current.failures + 1, data["at"]
+        current.memo = current.id = current.deadline = None
     elif what == "completed":
         _complete(state, frame, step_of(path), data)
     elif what == "failed":
@@ -166,7 +169,7 @@ def _complete(state: State, frame: Frame, step: str, data: JSON) -> None:
         put(state.context, at, output)
     frame.last, frame.step, frame.current = output, data.get("next"), None
     state.failure = None
-    if data.get("final"):
+    if data.get("final") and frame is state.frames[0]:  # inside a round it ends that round only
         state.succeeded = True
         state.result = {"output": output} if "output" in data else None
 
@@ -222,7 +225,8 @@ def _retry(state: State) -> None:
     state.succeeded, state.result = False, None
     if state.frames and state.frame.current is not None:
         current = state.frame.current
-        current.failures, current.memo, current.due, current.id = 0, None, None, None
+        current.failures = 0
+        current.memo = current.due = current.id = current.deadline = None
 
 
 def put(target: JSON, path: str, value: Any) -> None:

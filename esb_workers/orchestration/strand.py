@@ -11,6 +11,7 @@ import orjson
 
 from esb_workers.clock import to_wire
 from esb_workers.errors import Superseded
+from esb_workers.orchestration import flow
 from esb_workers.orchestration import state as states
 from esb_workers.orchestration.model import Program
 from esb_workers.orchestration.state import JSON, Event, Frame, State
@@ -263,9 +264,10 @@ class Strand:
         return signs
 
     def _with_deadline(self, until: datetime | None) -> datetime | None:
-        """The root also wakes at the run's deadline, to end it."""
+        """A strand also wakes when one of its steps has taken too long; the root, at the run's deadline to end it."""
         deadline = self.loaded.deadline if self.is_root else None
-        return min((moment for moment in (until, deadline) if moment is not None), default=None)
+        moments = (until, deadline, flow.soonest_deadline(self.state))
+        return min((moment for moment in moments if moment is not None), default=None)
 
     # --- names ---------------------------------------------------------------------------------------
 

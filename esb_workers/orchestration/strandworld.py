@@ -112,6 +112,11 @@ class StrandWorld:
         with self._database.cursor() as cursor:
             executions.cull(cursor, self._strand.key.job, f"{path}~{fork}")
 
+    def cull_all(self) -> None:
+        """Stop every child of this strand."""
+        with self._database.cursor() as cursor:
+            executions.cull(cursor, self._strand.key.job, None)
+
     def completed(self, step_ids: Sequence[str]) -> list[tuple[str, Any]]:
         """(path, output) of every completed visit of these steps in the run, in order of completion."""
         with self._database.cursor() as cursor:

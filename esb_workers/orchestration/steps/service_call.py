@@ -7,8 +7,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from esb_workers.clock import from_wire
-from esb_workers.orchestration.failures import TIMEOUT, VALIDATION_ERROR, Failure, StepFailed
+from esb_workers.orchestration.failures import VALIDATION_ERROR, Failure, StepFailed
 from esb_workers.orchestration.model import Evaluate
 from esb_workers.orchestration.steps.base import At, Call, Completed, Config, Failed, Outcome, StepType, Waiting
 from esb_workers.orchestration.steps.fields import RESULT_PATH
@@ -80,8 +79,6 @@ class ServiceCall(StepType):
         return shown
 
     def run(self, call: Call) -> Outcome:
-        if call.memo is not None and (given_up := _held_too_long(call)) is not None:
-            return given_up
         reply = call.world.services.call(_request(call))
         if isinstance(reply, Answer):
             at = call.config.result_path
@@ -110,19 +107,9 @@ def _request(call: Call) -> ServiceRequest:
 
 
 def _hold(call: Call, held: Held) -> Waiting:
-    """The run waits for the service; `since` counts against the step's timeout, which is that of one attempt."""
-    since = call.memo["since"] if call.memo else call.now.isoformat()
+    """The run waits for the service; the step's timeout ends that, if it has one."""
     until = call.now + timedelta(milliseconds=held.retry_ms)
-    if call.step.timeout is not None:
-        until = min(until, from_wire(since) + timedelta(milliseconds=call.step.timeout))
-    return Waiting(f"service:{held.reason}", until, {"since": since, "reason": held.reason})
-
-
-def _held_too_long(call: Call) -> Failed | None:
-    memo, timeout = call.memo or {}, call.step.timeout
-    if timeout is None or call.now < from_wire(memo["since"]) + timedelta(milliseconds=timeout):
-        return None
-    return Failed(Failure(TIMEOUT, f"the service was held for {timeout} ms: {memo['reason']}", retryable=True))
+    return Waiting(f"service:{held.reason}", until, {"reason": held.reason})
 
 
 def _text(value: Any, field: str) -> str:

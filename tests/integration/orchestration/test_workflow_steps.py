@@ -383,3 +383,29 @@ def test_a_published_message_is_accepted_once_however_often_its_step_is_tried(be
     rows = bench.query("select external_id, source, type, payload, headers, correlation_id, ordering_key from message")
     assert rows == [(f"{id_}:p", "orders", "order.made", '{"n":1}', '{"h":"1"}', "corr-1", "k")]
     assert bench.query("select state from job where pool = 1") == [("r",)]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "wait", "config": {"duration": 3_600_000}},
+        {"type": "wait_for_signal", "config": {"signal": "never"}},
+        {
+            "type": "parallel",
+            "config": {
+                "branches": [{"name": "l", "steps": [{"id": "q", "type": "wait", "config": {"duration": 9_999_999}}]}]
+            },
+        },
+        {
+            "type": "loop",
+            "config": {"while": "true", "steps": [{"id": "q", "type": "wait", "config": {"duration": 9_999_999}}]},
+        },
+    ],
+    ids=lambda step: step["type"],
+)
+def test_a_step_that_takes_too_long_fails(bench: Bench, step: dict[str, Any]) -> None:
+    done = bench.run([{"id": "s", "timeout": 60, **step, "onFailure": "h"}, log("h")])
+    assert done["status"] == "completed"
+    (error,) = [d["error"] for t, _, d in bench.events(done["id"]) if t == "step.failed"]
+    assert (error["class"], error["step"]) == ("Timeout", "s")
+    assert bench.query("select count(*) from job") == [(0,)]
