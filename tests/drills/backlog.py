@@ -1,1 +1,107 @@
-"""To be filled."""
+"""The drill on a backlog: a million deliveries due, over a hundred destinations, one of them dead."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import psycopg2
+
+from tests.drills.catalogue import drill
+from tests.drills.footprint import Footprint
+from tests.drills.scene import Scene
+from tests.drills.workload import Plan
+
+ROWS, LANES = 1_000_000, 100
+#: The 99th percentile of a claim, milliseconds, on a machine with nothing else to do.
+CLAIM_P99 = 20.0
+#: A claim as an idle worker makes it, taken back at once.
+CLAIM = "select count(*) from esb_claim(2::smallint, %s, 1::smallint, 20, 2, '{}', '{}', %s, '60 s')"
+
+
+@drill(15, "backlog", "a million due deliveries do not slow a claim, nor grow the bus, nor starve a destination; new messages still arrive")
+def backlog(scene: Scene) -> None:
+    scene.start_bus()
+    scene.warm_up()
+    names = [f"lane-{i}" for i in range(LANES)]
+    url = scene.receivers["a"].url
+    for name in names:  # the last one is dead: nothing listens there
+        endpoint = "http://127.0.0.1:9" if name == names[-1] else f"{url}/{name}"
+        scene.bus.create("/services", {"name": name, "version": "1.0.0", "endpoint": endpoint})
+    few = _claims(scene)
+    before = Footprint.of(scene)
+    _fill(scene, names, 50_000 if scene.quick else ROWS)
+    hits = scene.receivers["a"].hits
+    start = len(hits)
+    many = _claims(scene)
+    with scene.load(Plan(per_second=10)) as load:
+        time.sleep(20)
+        more = _claims(scene)
+    span = len(hits) - start
+    during = Footprint.of(scene)
+    bells = max(scene.redis().llen(pool) for pool in ("routing", "delivery"))
+    shares = Counter(hit.path for hit in list(hits)[start:] if hit.path.startswith("/lane-"))
+    # What is left would take its time; it is real work, but nothing more is learnt from it.
+    _drop(scene)
+    scene.healed()
+    scene.settle(within=15)
+    # Those of the load wait in a lane of their own: a lane's turn comes round, however long the others are.
+    lag = _longest_wait(scene, {s.n for s in load.sent})
+    notes = f"claim p99 {few:.1f} ms with few due, {many:.1f} with a million, {more:.1f} under load; {span} delivered meanwhile"
+    scene.result.notes += [notes, f"each lane {min(shares.values(), default=0)}–{max(shares.values(), default=0)}; longest wait of a new message {lag:.1f} s"]
+    limit = max(CLAIM_P99, 1.5 * few)
+    scene.require(many <= limit and more <= 2 * limit, "I7 API", notes)
+    scene.require(len(shares) == LANES - 1, "I8 isolation", f"{len(shares)} of {LANES - 1} destinations got anything")
+    scene.require(not shares or max(shares.values()) <= 3 * min(shares.values()) + 20, "I8 isolation", f"shares from {min(shares.values(), default=0)} to {max(shares.values(), default=0)}")
+    scene.require(bells <= 4, "I6 bounded", f"{bells} bells in a queue")
+    scene.require(during.megabytes <= before.megabytes * 1.1 + 100, "I6 bounded", f"memory {before.megabytes} → {during.megabytes} MB")
+    scene.require(lag <= 10, "I8 isolation", f"a new message waited {lag:.1f} s behind the backlog")
+
+
+def _fill(scene: Scene, names: list[str], rows: int) -> None:
+    """Deliveries of one message, as if routed long ago, by COPY's little brother: they have no number of the drill."""
+    scene.sql("insert into message (id, source, type, correlation_id, payload) select esb_uuid_at(now()), 'backlog', 'backlog', 'backlog', '{\"n\": -1}'")
+    for name in names:
+        scene.sql("select esb_lane(2::smallint, %s)", name)
+    scene.sql(
+        "insert into job (id, pool, lane_id, state, run_at, message_id) select gen_random_uuid(), 2, l.id, 'r', now() - interval '1 hour',"
+        " (select id from message where type = 'backlog') from lane l, generate_series(1, %s) where l.pool = 2 and l.name like 'lane-%%'",
+        rows // LANES,
+    )
+    scene.sql("analyze job")
+
+
+def _drop(scene: Scene) -> None:
+    """Take the rest of the backlog away, and what it left in history."""
+    while scene.sql("select 1 from job j join lane l on l.id = j.lane_id where l.name like 'lane-%' limit 1"):
+        scene.sql("delete from job j using lane l where l.id = j.lane_id and l.name like 'lane-%' and j.state <> 'f'")
+        time.sleep(0.5)
+
+
+def _claims(scene: Scene, times: int = 200) -> float:
+    """The 99th percentile of a claim in milliseconds, of claims that are rolled back."""
+    connection = psycopg2.connect(scene.database_url)
+    took = []
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("insert into worker (pool, host, pid, version, beat_until) values (2, 'drill', 0, '0', now() + interval '1 min') returning id")
+            (worker,) = cursor.fetchone() or (0,)
+            connection.commit()
+            for number in range(times):
+                began = time.monotonic()
+                cursor.execute(CLAIM, (worker, number % LANES))
+                took.append(time.monotonic() - began)
+                connection.rollback()
+            cursor.execute("update worker set dead_at = now() where id = %s", (worker,))
+            connection.commit()
+    finally:
+        connection.close()
+    return sorted(took)[int(times * 0.99) - 1] * 1000
+
+
+def _longest_wait(scene: Scene, numbers: set[int]) -> float:
+    first: dict[int, float] = {}
+    for arrival in scene.journal.read():
+        if arrival.n in numbers:
+            first.setdefault(arrival.n, arrival.at)
+    return max((first[s.n] - s.ended for s in scene.sent if s.n in first and s.key is None and s.n in numbers), default=0.0)
