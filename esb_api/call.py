@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -71,7 +71,8 @@ class Call(Request):
         given = self.environ.get("HTTP_TRACEPARENT", "")
         if _TRACEPARENT.fullmatch(given):
             return str(given)
-        return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+        # Not secrets: they name, and random numbers from the kernel would each let go of the interpreter's lock.
+        return f"00-{random.getrandbits(128):032x}-{random.getrandbits(64):016x}-01"
 
     # --- body ----------------------------------------------------------------------------------------
 
