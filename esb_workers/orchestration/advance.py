@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from esb_workers import drill
 from esb_workers.errors import Superseded, Unavailable
 from esb_workers.orchestration import flow
 from esb_workers.orchestration.ending import Ending
@@ -125,7 +126,10 @@ class Advance(Ending):
             strand.flush(stand=mark, lease_seconds=LEASE_MARGIN + (step.timeout or 60_000) / 1000)
             if strand.control:
                 raise Reload
-        self._take(move, self._run(call), mark)
+        outcome = self._run(call)
+        if step.kind.effect:
+            drill.crash_point(drill.AFTER_CALL_BEFORE_RECORD)
+        self._take(move, outcome, mark)
 
     def _late(self, step: Step, path: str) -> None:
         self.world.cull_all()

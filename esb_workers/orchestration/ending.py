@@ -33,6 +33,7 @@ class Ending:
         if not made.frames and strand.take(strand.place["range"]):
             made = strand.item_state(strand.state)
         if made.frames:
+            drill.crash_point(drill.MID_BATCH)
             strand.state = made
             return
         strand.join(ok=True)
@@ -122,7 +123,6 @@ class Ending:
         strand = self.strand
         told: dict[str, Any] = {"error": error} if error else {}
         strand.emit(f"run.{status}", **told)
-        drill.crash_point(drill.AFTER_CALL_BEFORE_RECORD)
         if strand.finish(status, output=output, error=error) != "ok":
             # Paused or cancelled meanwhile: what has happened stands, that the run ended does not.
             strand.cut(len(strand.buffer) - 1)

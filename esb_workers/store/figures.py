@@ -26,10 +26,10 @@ def attempts(cursor: Cursor) -> dict[str, int]:
 def executions(cursor: Cursor) -> dict[str, int]:
     """Executions by status: all that are open, and those of the last hour that are not."""
     cursor.execute("""
-        select status, count(*) from execution
+        select case status when 'open' then 'running' else status end, count(*) from execution
          where id >= esb_uuid_at(now() - interval '1 hour')
             or id = any(array(select execution_id from job where pool = 3 and execution_id is not null))
-         group by status""")
+         group by 1""")
     return {"running": 0, "completed": 0, "failed": 0} | {status: int(count) for status, count in cursor.fetchall()}
 
 
