@@ -52,6 +52,8 @@ class Plan:
     ready: Callable[[str, Sequence[PoolName]], bool]
     workers: Mapping[PoolName, int] = field(default_factory=dict)
     flower: bool = True
+    #: Why embedded servers are used, where it isn't for want of a setting.
+    why_embedded: str | None = None
 
     def pools(self) -> list[PoolName]:
         return [pool for pool in POOLS if self.workers.get(pool, 1) > 0]
@@ -131,7 +133,7 @@ class Machine:
             self._say(f"Database: {where}, because {_database_setting()}")
             return
         server = EmbeddedPostgres(self.settings.data_dir)
-        why = "ESB_DATABASE_URL is not set, nor are DB_HOST and DB_NAME"
+        why = self.plan.why_embedded or "ESB_DATABASE_URL is not set, nor are DB_HOST and DB_NAME"
         self._say(f"Database: embedded PostgreSQL 18 in {server.folder}, because {why}")
         self._serve(server)
         self.settings = self.settings.model_copy(update={"database_url": SecretStr(server.url)})
@@ -142,7 +144,8 @@ class Machine:
             self._say(f"Broker:   {where}, because ESB_BROKER_URL is set")
             return
         server = EmbeddedValkey(self.settings.data_dir)
-        self._say(f"Broker:   embedded Valkey in {server.folder}, because ESB_BROKER_URL is not set")
+        why = self.plan.why_embedded or "ESB_BROKER_URL is not set"
+        self._say(f"Broker:   embedded Valkey in {server.folder}, because {why}")
         self._serve(server)
         self.settings = self.settings.model_copy(update={"broker_url": SecretStr(server.url)})
 

@@ -30,7 +30,7 @@ def demo(keep: bool) -> None:
     Uses a temporary directory, free ports and none of your settings; nothing is left behind.
     """
     clock = _Clock()
-    plan = Plan(esb=esb_command(), ready=is_ready, flower=keep)
+    plan = Plan(esb=esb_command(), ready=is_ready, flower=keep, why_embedded="a demo touches no other")
     with _temporary_folder() as folder:
         settings = Settings.load(environ={}, dotenv=None, data_dir=folder, api_port=0, flower_port=0)
         clock.say("starting PostgreSQL, Valkey, the API, a worker for each pool and the scheduler")
