@@ -123,6 +123,7 @@ def new_message(call: Call, incoming: Incoming) -> NewMessage:
         priority=body.priority,
         deliver_at=body.deliver_at,
         expires_at=body.expires_at,
+        reply_to=body.reply_to,
         traceparent=call.traceparent,
     )
 

@@ -49,6 +49,7 @@ def logged_message(row: MessageRow) -> Json:
         "priority": row.priority,
         "deliverAt": to_wire(row.deliver_at),
         "expiresAt": to_wire(row.expires_at),
+        "replyTo": row.reply_to,
         "clientId": row.client_id,
         "replayOf": row.replay_of,
         "createdAt": to_wire(row.created_at),

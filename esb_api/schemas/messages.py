@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, RootModel
@@ -9,8 +10,9 @@ from pydantic import AfterValidator, Field, RootModel
 from esb_api.params import PageQuery
 from esb_api.schemas.base import Answer, Body
 from esb_api.schemas.problem import Problem
-from esb_api.schemas.types import COMMAS, Moment, Visible, Words
+from esb_api.schemas.types import COMMAS, NAME_PATTERN, Moment, Visible, Words
 from esb_workers.expressions.topics import MAX_LENGTH, is_message_type
+from esb_workers.registry.versions import parse_range
 
 MessageStatus = Literal[
     "accepted",
@@ -41,6 +43,18 @@ MessageType = Annotated[
 ]
 
 
+def _check_service(text: str) -> str:
+    name, at, wanted = text.partition("@")
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ValueError("must be the name of a service, `name` or `name@RANGE`")
+    if at:
+        parse_range(wanted)
+    return text
+
+
+ServiceName = Annotated[str, AfterValidator(_check_service), Field(max_length=255)]
+
+
 class MessageBody(Body):
     """A message to be routed."""
 
@@ -58,6 +72,9 @@ class MessageBody(Body):
     priority: Annotated[int, Field(ge=0, le=9, description="9 goes first.")] = 5
     deliver_at: Annotated[Moment | None, Field(description="Not before; past means now.")] = None
     expires_at: Annotated[Moment | None, Field(description="Not after; must lie ahead.")] = None
+    reply_to: Annotated[
+        ServiceName | None, Field(description="Gets the first 2xx answer's body, as a message `{messageType}.reply`.")
+    ] = None
 
 
 class BatchBody(Body):
@@ -170,6 +187,7 @@ class LoggedMessage(Answer):
     priority: int
     deliver_at: Moment | None
     expires_at: Moment | None
+    reply_to: str | None
     client_id: Annotated[str | None, Field(description="Null: the operator.")]
     replay_of: str | None
     created_at: Moment

@@ -94,7 +94,8 @@ def test_the_correlation_id_of_the_body_wins(api: ApiClient) -> None:
         ({"priority": 1.0}, "priority"),
         ({"deliverAt": "2026-01-01"}, "deliverAt"),
         ({"expiresAt": "2020-01-01T00:00:00Z"}, "expiresAt"),
-        ({"replyTo": "crm"}, "replyTo"),
+        ({"replyTo": "no name"}, "replyTo"),
+        ({"replyTo": "crm@none"}, "replyTo"),
         ({"colour": "red"}, "colour"),
     ],
 )
@@ -414,6 +415,26 @@ def test_a_caller_that_waits_gets_the_final_state_with_the_reply(
         assert json.loads(delivery["attempts"][0]["responseBody"]) == {"welcome": True}
         again = api.post("/routing/send", MESSAGE, Prefer="wait=20", Idempotency_Key="k")
         assert (again.status_code, again.json["id"]) == (200, response.json["id"])
+
+
+def test_the_first_answer_goes_to_the_service_in_reply_to(
+    api: ApiClient, settings: Settings, database: Database, eventually: Any
+) -> None:
+    with Receiver() as receiver, Engines(settings, database):
+        receiver.answer = lambda hit: Reply.json({"welcome": True})
+        for name in ("crm", "asker"):
+            body = {"name": name, "version": "1.0.0", "endpoint": receiver.url, "delivery": {"path": f"/{name}"}}
+            api.post("/services", body)
+        api.post("/routing/routes", {"name": "all", "pattern": "#", "destinations": ["crm"]})
+        sent = send(api, replyTo="asker", correlationId="c-1")
+        eventually(lambda: [hit.path for hit in receiver.hits] == ["/crm", "/asker"])
+        reply = receiver.hits[1]
+        assert (reply.headers["ce-type"], reply.headers["x-correlation-id"]) == ("user.created.reply", "c-1")
+        assert reply.json == {"welcome": True}
+        eventually(lambda: [m["status"] for m in logged(api)] == ["delivered", "delivered"])
+        (delivery,) = logged(api)[0]["deliveries"]
+        assert (delivery["destination"], delivery["route"]) == ("asker", None)
+        assert api.get(f"/routing/messages/{sent['id']}").json["replyTo"] == "asker"
 
 
 def test_a_caller_whose_time_runs_out_gets_202(api: ApiClient) -> None:
