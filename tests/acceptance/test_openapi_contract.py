@@ -26,7 +26,7 @@ from tests.conftest import TEMPLATE, with_database
 from tests.support.api import OPERATOR_KEY, ApiClient
 
 #: Requests made for each operation; a longer run finds more.
-EXAMPLES = int(os.environ.get("CONTRACT_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("CONTRACT_EXAMPLES", "5"))
 
 #: Calls that answer 2xx to what is wrong and say so in the answer: a batch's bad message, a dry check's faults.
 _FORGIVING = ("/routing/send/batch", "/routing/events", "/orchestration/workflows/validate")

@@ -18,7 +18,10 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 def test_generated_pages_are_up_to_date() -> None:
     run = subprocess.run(
-        [sys.executable, str(ROOT / "docs/reference/generate.py"), "--check"], capture_output=True, text=True, check=False
+        [sys.executable, str(ROOT / "docs/reference/generate.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stderr + "run: python docs/reference/generate.py"
 
