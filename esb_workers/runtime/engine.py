@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 DATABASE_PAUSE: Final = 0.5
 #: While the pump is busy it still makes timers ready this often, seconds.
 DUE_EVERY: Final = 0.05
-#: A claim whose answer takes longer than this is not acted on, seconds: it is about to be given back.
+#: A claim whose answer takes longer than this is not acted on, seconds: the poll may be about to give it back.
 LATE_CLAIM: Final = 5.0
 #: What is in flight under this process's name for longer, and unknown to it, is given back, seconds.
 UNKNOWN_AFTER: Final = 10.0
@@ -225,18 +225,12 @@ class Engine(ABC):
             return []
         with self.database.cursor() as cursor:
             claims = jobs.claim(
-                cursor,
-                self.pool_id,
-                worker,
-                limit,
-                room,
-                rooms=rooms,
-                after_lane=self._after_lane,
-                lease_seconds=lease_seconds,
+                cursor, self.pool_id, worker, limit, room, rooms=rooms, after_lane=self._after_lane, lease_seconds=lease_seconds
             )
-        if time.monotonic() - asked > LATE_CLAIM:
-            log.warning("a claim took %.1f s; it is given back", time.monotonic() - asked)
-            return []
+            if claims and (took := time.monotonic() - asked) > LATE_CLAIM:
+                log.warning("a claim took %.1f s; it is given back", took)
+                jobs.give_back(cursor, worker, dict.fromkeys((Held(c.id, c.attempt) for c in claims), False))
+                return []
         if claims:
             self._held.update(dict.fromkeys(Held(c.id, c.attempt) for c in claims))
             drill.crash_point(drill.AFTER_CLAIM)
