@@ -64,7 +64,7 @@ def _fill(scene: Scene, names: list[str], rows: int) -> None:
     for name in names:
         scene.sql("select esb_lane(2::smallint, %s)", name)
     scene.sql(
-        "insert into job (id, pool, lane_id, state, run_at, message_id) select gen_random_uuid(), 2, l.id, 'r', now() - interval '1 hour',"
+        "insert into job (id, pool, lane_id, state, run_at, message_id) select uuidv7(), 2, l.id, 'r', now() - interval '1 hour',"
         " (select id from message where type = 'backlog') from lane l, generate_series(1, %s) where l.pool = 2 and l.name like 'lane-%%'",
         rows // LANES,
     )

@@ -119,8 +119,8 @@ class Journal:
         """What a Receiver of that name is to call with each request and its answer."""
 
         def write(hit: Hit, reply: Reply) -> None:
-            if "idempotency-key" in hit.headers:
-                self.write(receiver, int(hit.json["n"]), hit.headers["idempotency-key"], reply.status)
+            if "idempotency-key" in hit.headers and (n := int(hit.json["n"])) >= 0:  # less: not of the drill's senders
+                self.write(receiver, n, hit.headers["idempotency-key"], reply.status)
 
         return write
 
