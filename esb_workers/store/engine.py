@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, exc
 from sqlalchemy.engine import make_url
 
 from esb_workers import errors
+from esb_workers.store.watch import Watch
 
 #: SQLSTATEs by which the functions of the schema speak to their callers.
 FENCED, WORKER_DEAD, STALE_REVISION = "ES001", "ES002", "ES003"
@@ -46,7 +47,7 @@ class Database:
             isolation_level="AUTOCOMMIT",
             pool_size=pool_size,
             max_overflow=pool_size,
-            pool_timeout=5,
+            pool_timeout=3,
             pool_recycle=1800,
             pool_use_lifo=True,
             # In autocommit there is nothing to roll back; the reset would be a round trip for every lease.
@@ -63,6 +64,7 @@ class Database:
         )
 
         event.listen(self.engine, "connect", _ids_as_text)
+        self._watch = Watch(self.engine, url)
 
     @contextmanager
     def cursor(self) -> Iterator[Cursor]:
@@ -100,6 +102,7 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A SQLAlchemy connection inside a transaction."""
+        self._require_answers()
         try:
             with self.engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
                 with connection.begin():
@@ -112,6 +115,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A SQLAlchemy connection in autocommit, for single statements that only read."""
+        self._require_answers()
         try:
             with self.engine.connect() as connection:
                 yield connection
@@ -120,7 +124,13 @@ class Database:
         except exc.TimeoutError as error:
             raise errors.Unavailable("all database connections are in use") from error
 
+    def _require_answers(self) -> None:
+        """Nobody queues up behind a server that is known to be silent."""
+        if self._watch.silent:
+            raise errors.Unavailable("the database does not answer")
+
     def _lease(self) -> Any:
+        self._require_answers()
         for attempt in (1, 2):
             try:
                 lease = self.engine.raw_connection()
@@ -138,7 +148,8 @@ class Database:
         raise AssertionError("unreachable")
 
     def dispose(self) -> None:
-        """Close every connection that is not in use."""
+        """Close every connection that is not in use, and watch no longer over the others."""
+        self._watch.close()
         self.engine.dispose()
 
 
