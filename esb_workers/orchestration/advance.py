@@ -77,7 +77,7 @@ class Advance(Ending):
             self._move()
             if not self.gone:
                 self.strand.flush_if_full()
-        return self.timer
+        return self.timer or self.world.stirred
 
     def _give_back(self) -> None:
         if self.strand.buffer:
@@ -120,7 +120,12 @@ class Advance(Ending):
             self._failed(step, move.path, failed.failure, move.attempt)
             return
         if not move.resumed and (step.kind.effect or move.attempt > 1):
-            self._started(move, call)
+            try:
+                self._started(move, call)
+            except TypeError:
+                failure = Failure(VALIDATION_ERROR, "the input is no JSON value of 64-bit numbers")
+                self._failed(step, move.path, failure, move.attempt)
+                return
         if step.kind.effect and not move.resumed:
             # One statement: what has happened stands, and this is about to.
             strand.flush(stand=mark, lease_seconds=LEASE_MARGIN + (step.timeout or 60_000) / 1000)

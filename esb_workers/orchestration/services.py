@@ -30,6 +30,8 @@ USER_AGENT: Final = "python-esb"
 MAX_ANSWER: Final = 1 << 20
 #: How much of an answer that is an error its handlers see, characters.
 MAX_ERROR_BODY: Final = 4096
+#: Levels of an answer that counts as JSON; what is deeper is taken as text.
+MAX_DEPTH: Final = 64
 #: When a service has its share of this process's slots, the next call looks again after this, milliseconds.
 BUSY_RETRY: Final = 50
 #: What a run waits for; anything else that keeps a service from being called fails the attempt.
@@ -162,10 +164,21 @@ def value_of(body: bytes, content_type: str | None) -> Any:
     kind = (content_type or "json").lower()
     if "json" in kind or body[:1] in b"{[":
         try:
-            return _storable(orjson.loads(body)) if b"\\u0000" in body else orjson.loads(body)
+            value = orjson.loads(body)
         except orjson.JSONDecodeError:
-            pass
+            value = None
+        else:
+            if body.count(b"[") + body.count(b"{") <= MAX_DEPTH or not _deeper(value, MAX_DEPTH):
+                return _storable(value) if b"\\u0000" in body else value
     return body.decode("utf-8", "replace").replace("\x00", "\ufffd")
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether a value is nested deeper than that: what the bus takes from callers it takes from services."""
+    if not isinstance(value, dict | list):
+        return False
+    children = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_deeper(child, levels - 1) for child in children)
 
 
 def _storable(value: Any) -> Any:

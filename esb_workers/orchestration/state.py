@@ -218,15 +218,19 @@ def _apply_run(state: State, event: Event, what: str) -> None:
 
 
 def _retry(state: State) -> None:
-    """Back to where the run failed, with a fresh budget."""
-    if state.failed_frames:
-        state.frames = state.failed_frames
-    state.failure = state.handling = state.failed_frames = state.undo = None
+    """Back to where the run failed, with a fresh budget; a compensation that failed goes on as one."""
+    if not state.undo:
+        if state.failed_frames:
+            state.frames = state.failed_frames
+        state.handling = state.undo = None
+    state.failure = state.failed_frames = None
     state.succeeded, state.result = False, None
-    if state.frames and state.frame.current is not None:
-        current = state.frame.current
+    for frame in state.frames:
+        if frame.current is not None:
+            frame.current.deadline = None
+    if state.frames and (current := state.frame.current) is not None:
         current.failures = 0
-        current.memo = current.due = current.id = current.deadline = None
+        current.memo = current.due = current.id = None
 
 
 def put(target: JSON, path: str, value: Any) -> None:

@@ -29,6 +29,8 @@ class StrandWorld:
         self._programs = programs
         self._strand = strand
         self.services = services
+        #: Whether this strand has made work ready that nobody was told of.
+        self.stirred = False
         self.correlation_id = strand.loaded.correlation_id
         self.traceparent = strand.loaded.traceparent
 
@@ -86,6 +88,7 @@ class StrandWorld:
         }
         with self._database.cursor() as cursor:
             executions.spawn(cursor, self._strand.key, row)
+        self.stirred = True
 
     def child(self, child_id: str) -> Child:
         """Where a run that was started stands."""
