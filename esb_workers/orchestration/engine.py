@@ -77,12 +77,20 @@ class Runner:
             loaded = executions.load(cursor, key)
         if loaded is None:
             raise Superseded
+        if loaded.parent_job is not None and loaded.seed is None:
+            return self._orphaned(key)
         workflow = self._programs.get(loaded.workflow_id)
         strand = Strand(self._database, key, loaded, workflow.program, fold=self._fold)
         with logs.bind(execution_id=loaded.execution_id, correlation_id=loaded.correlation_id):
             if strand.control or loaded.status != "open":
                 return _obey(strand)
             return Advance(self._tools, strand, workflow).go()
+
+    def _orphaned(self, key: StrandKey) -> bool:
+        """The run of a branch has ended and taken its scope along: nothing is left to go on from."""
+        with self._database.cursor() as cursor:
+            executions.leave(cursor, key, 1, [])
+        return False
 
 
 def _obey(strand: Strand) -> bool:

@@ -409,3 +409,98 @@ def test_a_step_that_takes_too_long_fails(bench: Bench, step: dict[str, Any]) ->
     (error,) = [d["error"] for t, _, d in bench.events(done["id"]) if t == "step.failed"]
     assert (error["class"], error["step"]) == ("Timeout", "s")
     assert bench.query("select count(*) from job") == [(0,)]
+
+
+def steer(bench: Bench, action: str, id_: str) -> str | None:
+    from esb_workers.store import executions
+
+    lane = bench.query(
+        "select w.lane_id from execution e join workflow w on w.id = e.workflow_id where e.id = %s", id_
+    )[0][0]
+    args = (lane, None, "{}") if action == "retry" else (None, "{}") if action == "cancel" else ("{}",)
+    with bench.database.cursor() as cursor:
+        return executions.control(cursor, action, id_, *args)
+
+
+def test_a_timed_out_run_can_be_retried_at_the_step_it_was_at(bench: Bench) -> None:
+    id_ = bench.start(
+        bench.define(
+            [service("a"), {"id": "w", "type": "wait", "config": {"duration": 3_600_000}}],
+            flow="sequential",
+            timeout=50,
+        )
+    )
+    bench.settle()
+    assert bench.execution(id_)["status"] == "timed_out"
+    assert steer(bench, "retry", id_) == "ok"
+    bench.pump()
+    assert bench.execution(id_)["status"] == "open"
+    assert [c.path for c in bench.services.calls] == ["op"], "a completed step is not done again"
+
+
+def test_a_failed_branch_is_run_again_by_a_retry(bench: Bench) -> None:
+    bench.services.replies["bad"] = [down(400, retryable=False), Answer(200, {"now": "well"})]
+    branches = [{"name": "l", "steps": [service("x", "bad")]}, {"name": "r", "steps": [service("y", "good")]}]
+    id_ = bench.start(
+        bench.define([{"id": "p", "type": "parallel", "config": {"branches": branches, "resultPath": "r"}}])
+    )
+    bench.settle()
+    assert bench.execution(id_)["status"] == "failed"
+    assert steer(bench, "retry", id_) == "ok"
+    bench.settle()
+    assert bench.execution(id_)["output"] == {"r": {"l": {"now": "well"}, "r": {}}}
+
+
+def test_a_compensation_that_failed_goes_on_by_a_retry(bench: Bench) -> None:
+    well = False
+
+    def reply(request: Any) -> Any:
+        if request.path == "c" or (request.path == "undo" and not well):
+            return down(400, retryable=False)
+        return Answer(200, {})
+
+    bench.services.on_call = reply
+    undo = {"type": "service_call", "config": {"serviceName": "svc", "method": "undo"}}
+    steps = [service("a", method="a", compensate=undo), service("c", method="c")]
+    id_ = bench.start(bench.define(steps, flow="sequential", errorHandling={"onError": "compensate"}))
+    bench.settle()
+    assert bench.execution(id_)["status"] == "failed"
+    well = True
+    assert steer(bench, "retry", id_) == "ok"
+    bench.settle()
+    assert bench.execution(id_)["status"] == "compensated"
+    assert [c.path for c in bench.services.calls] == ["a", "c", "undo", "undo"]
+
+
+@pytest.mark.parametrize("action", ["pause", "cancel"])
+def test_branches_stop_with_their_run(bench: Bench, action: str) -> None:
+    """Pause or cancel while one branch waits, one is ready and one is in a call."""
+    branches = [
+        {"name": "waits", "steps": [{"id": "w", "type": "wait", "config": {"duration": 200}}, service("wx", "w")]},
+        {"name": "calls", "steps": [service("c", "c"), service("cx", "cx")]},
+        {"name": "ready", "steps": [service("r", "r")]},
+    ]
+    id_ = bench.start(
+        bench.define([{"id": "p", "type": "parallel", "config": {"branches": branches, "resultPath": "out"}}])
+    )
+
+    def reply(request: Any) -> Any:
+        if request.service == "c":
+            assert steer(bench, action, id_) == "ok"
+        return Answer(200, {})
+
+    bench.services.on_call = reply
+    bench.settle()
+    called = {c.service for c in bench.services.calls}
+    assert "cx" not in called and "w" not in called
+    assert "step.completed p[calls]/c" in bench.types(id_), "the call under way stands"
+    if action == "cancel":
+        assert bench.execution(id_)["status"] == "cancelled"
+        assert bench.query("select count(*) from job") == [(0,)]
+        return
+    assert bench.execution(id_)["status"] == "paused"
+    assert {state for (state,) in bench.query("select state from job")} == {"p"}
+    assert steer(bench, "resume", id_) == "ok"
+    bench.settle()
+    assert bench.execution(id_)["status"] == "completed"
+    assert sorted(c.service for c in bench.services.calls) == ["c", "cx", "r", "w"]
