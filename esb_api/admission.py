@@ -46,7 +46,7 @@ class Places:
         try:
             self._taken = self._call.api.quotas.take(client.id, client.limits, places)
         except QuotaExceeded as error:
-            self._call.limits = error.extra.get("rate_limit")
+            self._call.limits = error.extra.pop("rate_limit", None)
             raise
         if self._taken is not None:
             self._call.limits = self._taken.nearest
@@ -55,6 +55,7 @@ class Places:
         """Give back `places`, or all."""
         taken, self._taken = self._taken, None
         if taken is not None:
+            self._call.limits = None  # what is left has changed: whoever answers looks again
             self._call.api.quotas.give_back(taken if places is None else replace(taken, places=places))
 
 

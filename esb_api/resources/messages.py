@@ -8,7 +8,7 @@ from esb_api import message_view
 from esb_api.answers import answer, no_content
 from esb_api.call import Call
 from esb_api.operations import Resource
-from esb_api.pages import cursor_id, page
+from esb_api.pages import cursor_id, encode_cursor
 from esb_api.principals import Access
 from esb_api.schemas.messages import DeliveryAnswer, LogPage, LogQuery, MessageAnswer, ReplayedAnswer
 from esb_workers.errors import NotFound
@@ -22,7 +22,7 @@ messages = Resource("messages")
 def list_messages(call: Call, query: LogQuery) -> Response:
     """List messages with their deliveries, newest first.
 
-    A client sees its own.
+    A client sees its own. A page of large messages may be shorter than `limit`; `nextCursor` leads on.
     """
     wanted = LogFilter(
         owner=call.principal.client_id, ids=query.message_id, correlation_ids=query.correlation_id,
@@ -30,9 +30,9 @@ def list_messages(call: Call, query: LogQuery) -> Response:
         clients=query.client_id, since=query.from_, until=query.to,
     )  # fmt: skip
     with call.api.database.cursor() as cursor:
-        rows = message_log.page(cursor, query.limit, cursor_id(query.cursor), wanted)
-    found = page(rows, query.limit, message_view.logged_message, lambda row: row.id)
-    return answer({"items": found["items"], "nextCursor": found["next_cursor"]})
+        rows, more = message_log.page(cursor, query.limit, cursor_id(query.cursor), wanted)
+    items = [message_view.logged_message(row) for row in rows]
+    return answer({"items": items, "nextCursor": encode_cursor(rows[-1].id) if more else None})
 
 
 @messages.operation("GET", "/routing/messages/{id}", access=Access.CLIENT, answers={200: MessageAnswer}, texts=("id",))

@@ -15,6 +15,9 @@ from esb_workers.store.json import dumps
 #: A message in one of these has nothing left to do.
 FINAL = frozenset({"delivered", "partially_delivered", "failed", "unroutable", "expired", "cancelled"})
 
+#: A page of the log ends with the message that brings its payloads over this.
+PAGE_BYTES = 8 << 20
+
 #: Ids carry the clock of the host that made them, `created_at` the database's: bounds on ids allow for that.
 _SKEW = timedelta(hours=1)
 _EPOCH = datetime.fromisoformat("1971-01-01T00:00:00+00:00")
@@ -112,8 +115,8 @@ def status(cursor: Cursor, message_id: str) -> str | None:
     return str(row[0]) if row else None
 
 
-def page(cursor: Cursor, limit: int, after: str | None, wanted: LogFilter) -> list[MessageRow]:
-    """Messages, newest first, one more than `limit` if there are more."""
+def page(cursor: Cursor, limit: int, after: str | None, wanted: LogFilter) -> tuple[list[MessageRow], bool]:
+    """Messages, newest first, and whether there are more. Fewer than `limit` where their payloads are large."""
     clauses, values = _where(wanted)
     if after is not None:
         clauses.append("m.id < %(after)s")
@@ -121,11 +124,17 @@ def page(cursor: Cursor, limit: int, after: str | None, wanted: LogFilter) -> li
     where = "where " + " and ".join(clauses) if clauses else ""
     # The page is chosen first: status and deliveries are then derived for its rows alone.
     cursor.execute(
-        f"select {_COLUMNS} from (select * from message m {where} order by m.id desc limit {limit + 1:d}) m"
-        " left join message_end e on e.message_id = m.id order by m.id desc",
+        f"""select {_COLUMNS}, m.found from (
+              select m.*, count(*) over () as found, row_number() over w as place,
+                     sum(coalesce(octet_length(m.payload), 0)) over w - coalesce(octet_length(m.payload), 0) as before
+                from (select * from message m {where} order by m.id desc limit {limit + 1:d}) m
+              window w as (order by m.id desc)) m
+            left join message_end e on e.message_id = m.id
+            where m.place <= {limit:d} and m.before < {PAGE_BYTES:d} order by m.id desc""",
         values,
     )
-    return [MessageRow(*row) for row in cursor.fetchall()]
+    rows = cursor.fetchall()
+    return [MessageRow(*row[:-1]) for row in rows], bool(rows) and rows[0][-1] > len(rows)
 
 
 _DESTINATION = """(exists (select 1 from job j join lane l on l.id = j.lane_id where j.message_id = m.id and j.pool = 2

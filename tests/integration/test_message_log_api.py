@@ -258,6 +258,14 @@ def test_the_log_is_filtered_by_all_it_shows(
         assert api.get(f"/routing/logs?{bad}").status_code == 422
 
 
+def test_a_page_of_large_messages_is_short_and_leads_on(api: ApiClient) -> None:
+    for _ in range(11):
+        send(api, payload="x" * 1_000_000)
+    first = api.get("/routing/logs").json
+    rest = api.get(f"/routing/logs?cursor={first['nextCursor']}").json
+    assert (len(first["items"]), len(rest["items"]), rest["nextCursor"]) == (9, 2, None)
+
+
 def test_a_name_nobody_sent_is_unknown(api: ApiClient) -> None:
     for name in ("nothing", "0197f5a0-0000-7000-8000-000000000000", "%20"):
         assert api.get(f"/routing/messages/{name}").status_code == 404

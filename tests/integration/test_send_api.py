@@ -249,7 +249,8 @@ def test_a_quota_counts_what_is_accepted_and_nothing_else(api: ApiClient) -> Non
     _, client = client_of(api, rateLimits={"requestsPerDay": 3})
     left = client.post("/routing/send", MESSAGE | {"messageId": "m-1"}).headers
     assert (left["RateLimit-Limit"], left["RateLimit-Remaining"]) == ("3", "2")
-    client.post("/routing/send", MESSAGE | {"messageId": "m-1"})
+    again = client.post("/routing/send", MESSAGE | {"messageId": "m-1"})
+    assert again.headers["RateLimit-Remaining"] == "2"
     client.post("/routing/send", MESSAGE | {"messageId": "m-1", "payload": 2})
     client.post("/routing/send", MESSAGE | {"priority": 10})
     client.get("/routing/logs")
@@ -260,6 +261,7 @@ def test_a_quota_counts_what_is_accepted_and_nothing_else(api: ApiClient) -> Non
     assert client.post("/routing/send/batch", {"messages": [MESSAGE, {"bad": 1}]}).status_code == 202
     refused = client.post("/routing/send", MESSAGE)
     assert refused.status_code == 429
+    assert set(refused.json) == {"type", "title", "status", "detail", "code", "requestId"}
     assert 0 < int(refused.headers["Retry-After"]) <= 86400
     assert refused.headers["RateLimit-Remaining"] == "0"
 
