@@ -145,6 +145,9 @@ class Engine(ABC):
             except Unavailable as error:
                 log.warning("no heartbeat: %s", error)
                 self._stopping.wait(DATABASE_PAUSE)
+            except Exception:  # without a heart the process would look alive and do nothing, for ever
+                log.exception("the heart stumbled")
+                self._stopping.wait(DATABASE_PAUSE)
             self._heart_wanted.clear()
             if self._stopping.is_set():
                 time.sleep(min(0.2, lease / 3))  # work under way still needs its lease

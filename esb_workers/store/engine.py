@@ -169,7 +169,9 @@ def translated(error: BaseException | None) -> Exception:
         return errors.WorkerDeclaredDead()
     if code == FENCED:
         return errors.Superseded()
-    away = code is None and isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
+    # A connection that breaks in the middle of a statement is a bare DatabaseError, unlike one that breaks elsewhere.
+    broken = isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) or type(error) is psycopg2.DatabaseError
+    away = code is None and broken
     if away or (code and (code.startswith(_AWAY) or code in (_LOCK_TIMEOUT, _DEADLOCK, _SERIALIZATION))):
         return errors.Unavailable(
             f"the database is not available: {str(error).strip().splitlines()[0] if str(error).strip() else code}"

@@ -23,7 +23,7 @@ def beat(cursor: Cursor, worker: int, lease_seconds: float) -> None:
         (lease_seconds, worker),
     )
     if cursor.rowcount == 0:
-        raise WorkerDeclaredDead()
+        raise WorkerDeclaredDead
 
 
 def retire(cursor: Cursor, worker: int) -> None:

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 
 import psutil
+import psycopg2
 import pytest
 
 from esb_workers.errors import Unavailable
-from esb_workers.store.engine import Database
+from esb_workers.store.engine import Database, translated
 from tests.conftest import with_database
 
 SLEEP = "select pg_sleep(%s)"
@@ -68,6 +69,21 @@ def test_a_frozen_database_is_told_within_seconds_and_found_again_when_it_thaws(
 
     eventually(answers)
     database.dispose()
+
+
+def test_a_connection_that_breaks_in_the_middle_of_a_statement_means_that_the_database_is_away(
+    own_server: tuple[str, psutil.Process],
+) -> None:
+    """psycopg2 has a bare DatabaseError for it, with no code: taken for a defect, it killed the heart of a worker."""
+    url, postmaster = own_server
+    database = Database(url)
+    with pytest.raises(Unavailable), database.cursor() as cursor:
+        cursor.execute("select pg_backend_pid()")
+        (pid,) = cursor.fetchone()  # type: ignore[misc]
+        threading.Timer(0.3, psutil.Process(pid).kill).start()
+        cursor.execute(SLEEP, (10,))
+    database.dispose()
+    assert isinstance(translated(psycopg2.DatabaseError("server closed the connection unexpectedly")), Unavailable)
 
 
 def test_a_slow_statement_is_left_alone(database: Database) -> None:
