@@ -13,8 +13,7 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Final
@@ -228,7 +227,14 @@ class Engine(ABC):
             return []
         with self.database.cursor() as cursor:
             claims = jobs.claim(
-                cursor, self.pool_id, worker, limit, room, rooms=rooms, after_lane=self._after_lane, lease_seconds=lease_seconds
+                cursor,
+                self.pool_id,
+                worker,
+                limit,
+                room,
+                rooms=rooms,
+                after_lane=self._after_lane,
+                lease_seconds=lease_seconds,
             )
             if claims and (took := time.monotonic() - asked) > LATE_CLAIM:
                 log.warning("a claim took %.1f s; it is given back", took)

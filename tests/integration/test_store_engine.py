@@ -75,8 +75,7 @@ def test_a_connection_that_breaks_in_the_middle_of_a_statement_means_that_the_da
     own_server: tuple[str, psutil.Process],
 ) -> None:
     """psycopg2 has a bare DatabaseError for it, with no code: taken for a defect, it killed the heart of a worker."""
-    url, postmaster = own_server
-    database = Database(url)
+    database = Database(own_server[0])
     with pytest.raises(Unavailable), database.cursor() as cursor:
         cursor.execute("select pg_backend_pid()")
         (pid,) = cursor.fetchone()  # type: ignore[misc]
