@@ -19,7 +19,7 @@ from esb_api.principals import Access
 from esb_api.schemas.base import Body, Query
 from esb_api.validation import validated
 from esb_workers import logs
-from esb_workers.errors import EsbError, NotFound
+from esb_workers.errors import EsbError, FieldError, Invalid, NotFound, Unavailable
 from esb_workers.store.engine import StaleRevision
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -171,15 +171,16 @@ def _until_current(operation: Operation, call: Call, values: list[str]) -> Respo
     A cached record may also have *refused* what a change has just allowed, so that a refusal stands only
     if the cache proves to be current.
     """
-    for _ in range(ATTEMPTS - 1):
+    for _ in range(ATTEMPTS):
         try:
             return _perform(operation, call, values)
         except StaleRevision:
             call.api.keys.refresh()
         except EsbError:
-            if call.principal.rev is None or call.api.keys.refresh() == call.principal.rev:
+            rev = call.principal.rev if operation.cached else None
+            if rev is None or call.api.keys.refresh() == rev:
                 raise
-    return _perform(operation, call, values)
+    raise Unavailable("the registrations change faster than they can be looked up")
 
 
 def _perform(operation: Operation, call: Call, values: list[str]) -> Response:
@@ -203,6 +204,8 @@ def _read_body(operation: Operation, call: Call) -> Any:
     assert operation.body is not None
     limit = call.api.settings.max_body_bytes * operation.size
     value = call.json_body(limit, optional=operation.body_optional, patch=operation.merges)
+    if operation.merges and not isinstance(value, dict):
+        raise Invalid([FieldError("", "must be an object")])
     if operation.merges or operation.raw:
         return value
     return (replaced if operation.method == "PUT" else validated)(operation.body, value)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel
 
 from esb_api.schemas.base import Body
-from esb_api.validation import validated
+from esb_api.validation import dotted, validated
+from esb_workers.errors import FieldError, Invalid
 
 Model = TypeVar("Model", bound=Body)
 
@@ -20,7 +24,29 @@ def merged(model: type[Model], current: dict[str, Any], patch: Any) -> Model:
 
     Raises Invalid. A patch that is no object would by RFC 7386 replace the resource; `operations` refuses it.
     """
-    return validated(model, merge_patch(current, without_read_only(model, patch)))
+    patch = without_read_only(model, patch)
+    strangers = list(_unknown_nulls(model, patch, ()))
+    if strangers:
+        raise Invalid([FieldError(dotted(place), "is not a field of this object") for place in strangers])
+    return validated(model, merge_patch(current, patch))
+
+
+def _unknown_nulls(model: type[BaseModel], patch: dict[str, Any], place: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Unknown fields that are null: merging takes them away, so that validation would not see them."""
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    for key, value in patch.items():
+        if key not in fields:
+            if value is None:
+                yield (*place, key)
+        elif isinstance(value, dict) and (inner := _object_in(fields[key].annotation)):
+            yield from _unknown_nulls(inner, value, (*place, key))
+
+
+def _object_in(annotation: Any) -> type[BaseModel] | None:
+    """The model in `Model` or `Model | None`; none where the value is of another kind."""
+    candidates = [part for part in (annotation, *get_args(annotation)) if isinstance(part, type)]
+    models = [part for part in candidates if issubclass(part, BaseModel)]
+    return models[0] if len(models) == 1 else None
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

@@ -170,7 +170,9 @@ def test_patch_merges_and_null_resets(api: ApiClient) -> None:
     assert (patched["delivery"]["path"], patched["delivery"]["timeout"]) == ("/in", 10000)
     assert patched["health"] == "unknown"
     assert api.patch(f"/services/{service['id']}", {"name": None}).json["errors"][0]["path"] == "name"
-    assert api.patch(f"/services/{service['id']}", {"nope": 1}).status_code == 422
+    for unknown, place in (({"nope": 1}, "nope"), ({"nope": None}, "nope"), ({"delivery": {"nope": None}}, "delivery.nope")):
+        assert api.patch(f"/services/{service['id']}", unknown).json["errors"][0]["path"] == place
+    assert api.patch(f"/services/{service['id']}", {"metadata": {"nope": None}}).status_code == 200
     assert api.patch(f"/services/{service['id']}", [1]).status_code == 422
 
 
