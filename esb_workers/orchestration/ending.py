@@ -129,5 +129,5 @@ class Ending:
             strand.flush()
             raise Reload
         self.gone = True
-        self.timer = self.timer or strand.loaded.parent_job is not None
+        self.timer = self.timer or strand.loaded.waited_for
         log.info("run %s", status)

@@ -43,6 +43,7 @@ class Loaded(NamedTuple):
     execution_id: str
     workflow_id: str
     client_id: str | None
+    waited_for: bool  # by a strand of another run
     status: str
     correlation_id: str
     traceparent: str | None
@@ -67,7 +68,8 @@ def load(cursor: Cursor, key: StrandKey) -> Loaded | None:
     """Everything about a strand in one round trip; None if it is no longer ours."""
     cursor.execute(
         """
-        select now(), j.control, j.inbox, j.cursor, j.parent_job, j.parent_path, e.id, e.workflow_id, e.client_id, e.status,
+        select now(), j.control, j.inbox, j.cursor, j.parent_job, j.parent_path, e.id, e.workflow_id, e.client_id,
+               e.parent_job is not null, e.status,
                e.correlation_id, e.traceparent, e.input, e.deadline, c.allowed_services,
                (select sum(r.n) from revision r)::bigint, s.seed, p.n, p.state,
                (select coalesce(json_agg(json_build_array(v.n, v.type, v.path, v.visit, v.iteration, v.data) order by v.n), '[]')

@@ -32,7 +32,7 @@ class MemoryStrand(Strand):
     def __init__(self, program: Program, given: dict[str, Any]) -> None:
         now = datetime(2026, 1, 1, tzinfo=UTC)
         loaded = Loaded(
-            now, None, 0, None, None, None, "x", "w", None, "open", "c", None, dumps(given), None, None, 0, None, None, None, [],
+            now, None, 0, None, None, None, "x", "w", None, False, "open", "c", None, dumps(given), None, None, 0, None, None, None, [],
         )  # fmt: skip
         super().__init__(None, StrandKey("x", 1), loaded, program)  # type: ignore[arg-type]
         self.journal: list[Event] = []
