@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
-from functools import lru_cache
 from typing import Any, Final, TextIO
 
 import orjson

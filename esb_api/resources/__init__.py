@@ -16,4 +16,14 @@ from esb_api.resources.system import system
 from esb_api.resources.workflows import workflows
 
 #: Every resource of the API, in the order of the document.
-RESOURCES: Final[tuple[Resource, ...]] = (services, clients, routes, sending, messages, dead_letters, workflows, executions, system)
+RESOURCES: Final[tuple[Resource, ...]] = (
+    services,
+    clients,
+    routes,
+    sending,
+    messages,
+    dead_letters,
+    workflows,
+    executions,
+    system,
+)
