@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -74,9 +75,15 @@ def serve(settings: Settings, make_app: Callable[[Settings], Any]) -> None:
     """Serve until told to end."""
     logs.configure("api", log_format=settings.log_format, level=settings.log_level)
     # Where the processes add up their request figures. A folder of this server's life: figures begin anew with it.
-    with tempfile.TemporaryDirectory(prefix="metrics-", dir=_scratch(settings)) as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    folder = tempfile.mkdtemp(prefix="metrics-", dir=_scratch(settings))
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    master = os.getpid()
+    try:
         Server(settings, make_app).run()
+    finally:
+        # A forked process that ends comes by here, too, while the others still write: not a TemporaryDirectory.
+        if os.getpid() == master:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _scratch(settings: Settings) -> Path | None:
