@@ -51,7 +51,7 @@ def paused_worker(scene: Scene) -> None:
     scene.warm_up(20)
     scene.receivers["a"].answer = lambda hit: Reply(delay=0.3)
     for _ in range(1 if scene.quick else 3):
-        with scene.load(Plan(per_second=40)):
+        with scene.load(Plan(per_second=20)):  # a key takes three a second, with calls of 0.3 s
             time.sleep(1.5)
             victim = bus.processes("worker delivery")[0]
             victim.suspend()
