@@ -29,7 +29,11 @@ def run(settings: Settings) -> None:
         "max_tasks": 5000,
         "purge_offline_workers": 300,
     }
-    make_celery(settings).start(["flower", *(f"--{name}={value}" for name, value in arguments.items())])
+    app = make_celery(settings)
+    # Flower asks the workers for a dozen things at once, each on two connections. With the few that a ring needs, all
+    # of them would wait for one another for ever, and the dashboard would show no worker.
+    app.conf.broker_pool_limit = 64
+    app.start(["flower", *(f"--{name}={value}" for name, value in arguments.items())])
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
