@@ -185,9 +185,7 @@ def _check(row: CheckRow, seq: int) -> CheckAnswer:
     return CheckAnswer(seq=seq, **fields)
 
 
-@services.operation(
-    "POST", "/services/{id}/probe", access=Access.OPERATOR, answers={200: FoundAnswer}, refusals=(409,)
-)
+@services.operation("POST", "/services/{id}/probe", access=Access.OPERATOR, answers={200: FoundAnswer}, refusals=(409,))
 def probe_service(call: Call, service_id: str) -> Response:
     """Check an instance now.
 

@@ -170,7 +170,9 @@ def translated(error: BaseException | None) -> Exception:
     if code == FENCED:
         return errors.Superseded()
     # A connection that breaks in the middle of a statement is a bare DatabaseError, unlike one that breaks elsewhere.
-    broken = isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) or type(error) is psycopg2.DatabaseError
+    broken = (
+        isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) or type(error) is psycopg2.DatabaseError
+    )
     away = code is None and broken
     if away or (code and (code.startswith(_AWAY) or code in (_LOCK_TIMEOUT, _DEADLOCK, _SERIALIZATION))):
         return errors.Unavailable(

@@ -32,7 +32,9 @@ def begin(cursor: Cursor, scope: str, key: str, digest: bytes, keep_seconds: flo
             (scope, key, digest, keep_seconds),
         )
     except psycopg2.errors.LockNotAvailable as error:
-        raise Conflict("a request with this Idempotency-Key is still in progress", code="idempotency_in_progress") from error
+        raise Conflict(
+            "a request with this Idempotency-Key is still in progress", code="idempotency_in_progress"
+        ) from error
     if cursor.fetchone():
         return None
     cursor.execute("select hash, status, answer from idempotency where scope = %s and key = %s", (scope, key))

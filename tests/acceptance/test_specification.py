@@ -170,5 +170,11 @@ def test_faces(story: Story, tmp_path: Path) -> None:
     for path in ("/health/live", "/health/ready", "/openapi.json", "/docs"):
         assert story.bus.call("GET", path, key="none").status == 200, path
     metrics = story.bus.get("/metrics").body
-    for name in ("esb_requests", "esb_queue_depth", "esb_queue_oldest_due_age_seconds", "esb_attempts", "esb_executions"):
+    for name in (
+        "esb_requests",
+        "esb_queue_depth",
+        "esb_queue_oldest_due_age_seconds",
+        "esb_attempts",
+        "esb_executions",
+    ):
         assert name in metrics, name

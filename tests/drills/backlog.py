@@ -19,7 +19,11 @@ CLAIM_P99 = 20.0
 CLAIM = "select count(*) from esb_claim(2::smallint, %s, 1::smallint, 20, 2, '{}', '{}', %s, '60 s')"
 
 
-@drill(15, "backlog", "a million due deliveries do not slow a claim, nor grow the bus, nor starve a destination; new messages still arrive")
+@drill(
+    15,
+    "backlog",
+    "a million due deliveries do not slow a claim, nor grow the bus, nor starve a destination; new messages still arrive",
+)
 def backlog(scene: Scene) -> None:
     scene.start_bus()
     scene.warm_up()
@@ -48,19 +52,32 @@ def backlog(scene: Scene) -> None:
     # Those of the load wait in a lane of their own: a lane's turn comes round, however long the others are.
     lag = _longest_wait(scene, {s.n for s in load.sent})
     notes = f"claim p99 {few:.1f} ms with few due, {many:.1f} with a million, {more:.1f} under load; {span} delivered meanwhile"
-    scene.result.notes += [notes, f"each lane {min(shares.values(), default=0)}–{max(shares.values(), default=0)}; longest wait of a new message {lag:.1f} s"]
+    scene.result.notes += [
+        notes,
+        f"each lane {min(shares.values(), default=0)}–{max(shares.values(), default=0)}; longest wait of a new message {lag:.1f} s",
+    ]
     limit = max(CLAIM_P99, 1.5 * few)
     scene.require(many <= limit and more <= 2 * limit, "I7 API", notes)
     scene.require(len(shares) == LANES - 1, "I8 isolation", f"{len(shares)} of {LANES - 1} destinations got anything")
-    scene.require(not shares or max(shares.values()) <= 3 * min(shares.values()) + 20, "I8 isolation", f"shares from {min(shares.values(), default=0)} to {max(shares.values(), default=0)}")
+    scene.require(
+        not shares or max(shares.values()) <= 3 * min(shares.values()) + 20,
+        "I8 isolation",
+        f"shares from {min(shares.values(), default=0)} to {max(shares.values(), default=0)}",
+    )
     scene.require(bells <= 4, "I6 bounded", f"{bells} bells in a queue")
-    scene.require(during.megabytes <= before.megabytes * 1.1 + 100, "I6 bounded", f"memory {before.megabytes} → {during.megabytes} MB")
+    scene.require(
+        during.megabytes <= before.megabytes * 1.1 + 100,
+        "I6 bounded",
+        f"memory {before.megabytes} → {during.megabytes} MB",
+    )
     scene.require(lag <= 10, "I8 isolation", f"a new message waited {lag:.1f} s behind the backlog")
 
 
 def _fill(scene: Scene, names: list[str], rows: int) -> None:
     """Deliveries of one message, as if routed long ago, by COPY's little brother: they have no number of the drill."""
-    scene.sql("insert into message (id, source, type, correlation_id, payload) select esb_uuid_at(now()), 'backlog', 'backlog', 'backlog', '{\"n\": -1}'")
+    scene.sql(
+        "insert into message (id, source, type, correlation_id, payload) select esb_uuid_at(now()), 'backlog', 'backlog', 'backlog', '{\"n\": -1}'"
+    )
     for name in names:
         scene.sql("select esb_lane(2::smallint, %s)", name)
     scene.sql(
@@ -84,7 +101,9 @@ def _claims(scene: Scene, times: int = 200) -> float:
     took = []
     try:
         with connection.cursor() as cursor:
-            cursor.execute("insert into worker (pool, host, pid, version, beat_until) values (2, 'drill', 0, '0', now() + interval '1 min') returning id")
+            cursor.execute(
+                "insert into worker (pool, host, pid, version, beat_until) values (2, 'drill', 0, '0', now() + interval '1 min') returning id"
+            )
             (worker,) = cursor.fetchone() or (0,)
             connection.commit()
             for number in range(times):
@@ -104,4 +123,6 @@ def _longest_wait(scene: Scene, numbers: set[int]) -> float:
     for arrival in scene.journal.read():
         if arrival.n in numbers:
             first.setdefault(arrival.n, arrival.at)
-    return max((first[s.n] - s.ended for s in scene.sent if s.n in first and s.key is None and s.n in numbers), default=0.0)
+    return max(
+        (first[s.n] - s.ended for s in scene.sent if s.n in first and s.key is None and s.n in numbers), default=0.0
+    )

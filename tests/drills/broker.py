@@ -27,7 +27,12 @@ ACCEPT_P99 = 0.25
 BY_POLLING = 2 * SWEEP + 1.0
 
 
-@drill(3, "broker-restart", "the broker restarted with and without its memory, calls in flight: all answers are 202, no worker is lost", quick=True)
+@drill(
+    3,
+    "broker-restart",
+    "the broker restarted with and without its memory, calls in flight: all answers are 202, no worker is lost",
+    quick=True,
+)
 def broker_restart(scene: Scene) -> None:
     bus = scene.start_bus()
     scene.warm_up(20)
@@ -61,7 +66,11 @@ def broker_flush(scene: Scene) -> None:
     _always_accepted(scene, load)
 
 
-@drill(5, "broker-hung", "a broker that takes connections and says nothing for a minute: accepts stay fast, work goes on by polling")
+@drill(
+    5,
+    "broker-hung",
+    "a broker that takes connections and says nothing for a minute: accepts stay fast, work goes on by polling",
+)
 def broker_hung(scene: Scene) -> None:
     scene.start_bus()
     scene.warm_up()
@@ -81,7 +90,12 @@ def broker_hung(scene: Scene) -> None:
     before.compare(scene)
 
 
-@drill(6, "broker-full", "a broker that refuses every write for want of memory: accepts go on, work goes on by polling", quick=True)
+@drill(
+    6,
+    "broker-full",
+    "a broker that refuses every write for want of memory: accepts go on, work goes on by polling",
+    quick=True,
+)
 def broker_full(scene: Scene) -> None:
     scene.start_bus()
     scene.warm_up(20)
@@ -98,7 +112,12 @@ def broker_full(scene: Scene) -> None:
     _late(scene, during)
 
 
-@drill(18, "bells", "ten bells for every message, and then none at all: neither doubles nor loses, the latter is late by polling at most", quick=True)
+@drill(
+    18,
+    "bells",
+    "ten bells for every message, and then none at all: neither doubles nor loses, the latter is late by polling at most",
+    quick=True,
+)
 def bells(scene: Scene) -> None:
     scene.start_bus()
     scene.warm_up(20)
@@ -119,7 +138,11 @@ def bells(scene: Scene) -> None:
 
 def _limited_clients(scene: Scene) -> tuple[str, ...]:
     """The operator's key, and one of a client whose quota is counted in Redis."""
-    body = {"name": f"drill-{time.monotonic_ns()}", "allowedServices": ["*"], "rateLimits": {"requestsPerSecond": 5000, "requestsPerHour": 1_000_000}}
+    body = {
+        "name": f"drill-{time.monotonic_ns()}",
+        "allowedServices": ["*"],
+        "rateLimits": {"requestsPerSecond": 5000, "requestsPerHour": 1_000_000},
+    }
     return scene.bus.admin_key, str(scene.bus.create("/clients", body)["apiKey"])
 
 
@@ -146,7 +169,9 @@ def _late(scene: Scene, numbers: set[int]) -> None:
     lag = sorted(first[s.n] - s.ended for s in scene.sent if s.n in numbers and s.n in first and s.key is None)
     if not lag:
         return
-    scene.result.notes.append(f"accept to arrival by polling: median {lag[len(lag) // 2]:.1f} s, longest {lag[-1]:.1f} s")
+    scene.result.notes.append(
+        f"accept to arrival by polling: median {lag[len(lag) // 2]:.1f} s, longest {lag[-1]:.1f} s"
+    )
     scene.require(lag[-1] <= BY_POLLING + 1.0, "I1 lost", f"late by {lag[-1]:.1f} s, may be {BY_POLLING + 1:.1f} s")
 
 
@@ -196,7 +221,10 @@ def _background(scene: Scene, act: object, every: float) -> Iterator[None]:
 def _storm(scene: Scene) -> Iterator[None]:
     """Bells without end: ten of each pool in every round."""
     app = make_celery(Settings(broker_url=scene.broker_url))
-    with app.connection_for_write() as connection, app.amqp.Producer(connection.default_channel, auto_declare=False) as producer:
+    with (
+        app.connection_for_write() as connection,
+        app.amqp.Producer(connection.default_channel, auto_declare=False) as producer,
+    ):
 
         def ring() -> None:
             for pool in POOLS:

@@ -13,7 +13,11 @@ from tests.drills.workload import Plan
 from tests.support.receiver import Hit, Reply
 
 
-@drill(11, "clock-skew", "workers whose clocks are ten minutes fast and slow: leases, timers and order follow the database's clock alone")
+@drill(
+    11,
+    "clock-skew",
+    "workers whose clocks are ten minutes fast and slow: leases, timers and order follow the database's clock alone",
+)
 def clock_skew(scene: Scene) -> None:
     if shutil.which("faketime") is None:
         raise NotRun("faketime is not installed (Debian: apt-get install faketime)")
@@ -93,6 +97,10 @@ class _Later:
         lags = {n: first[n] - due for n, due in self.due.items() if n in first}
         early = {n: lag for n, lag in lags.items() if lag < -0.05}
         slow = {n: lag for n, lag in lags.items() if lag > late and n not in keyed}
-        scene.require(not early, "I9 states", f"{len(early)} timers fired early, one by {-min(early.values(), default=0):.1f} s")
-        scene.require(not slow, "I1 lost", f"{len(slow)} timers fired late, one by {max(slow.values(), default=0):.1f} s")
+        scene.require(
+            not early, "I9 states", f"{len(early)} timers fired early, one by {-min(early.values(), default=0):.1f} s"
+        )
+        scene.require(
+            not slow, "I1 lost", f"{len(slow)} timers fired late, one by {max(slow.values(), default=0):.1f} s"
+        )
         scene.result.notes.append(f"{len(lags)} timers, the latest by {max(lags.values(), default=0):.1f} s")

@@ -10,7 +10,12 @@ from tests.drills.scene import LEASE, SWEEP, Scene
 from tests.drills.workload import Plan
 
 
-@drill(20, "crash-points", "what a process leaves behind that dies at each of the crash points is picked up, once in effect", quick=True)
+@drill(
+    20,
+    "crash-points",
+    "what a process leaves behind that dies at each of the crash points is picked up, once in effect",
+    quick=True,
+)
 def crash_points(scene: Scene) -> None:
     bus = scene.start_bus(lease_seconds=2, sweep_seconds=0.5)
     labels = (crash.AFTER_CALL_BEFORE_RECORD, crash.AFTER_CLAIM) if scene.quick else crash.LABELS

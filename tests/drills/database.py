@@ -24,7 +24,11 @@ from tests.drills.workload import Plan
 RECONNECT = 5.0
 
 
-@drill(7, "database-restart", "the database crashed and hung under load: clean 503s, no promise broken, all back within 5 s of its return")
+@drill(
+    7,
+    "database-restart",
+    "the database crashed and hung under load: clean 503s, no promise broken, all back within 5 s of its return",
+)
 def database_restart(scene: Scene) -> None:
     scene.start_bus()
     scene.warm_up()
@@ -32,7 +36,9 @@ def database_restart(scene: Scene) -> None:
     with scene.load(Plan(per_second=40)) as load:
         for _ in range(1 if scene.quick else 3):
             time.sleep(1.0)
-            _postmaster(scene).send_signal(signal.SIGQUIT)  # as `pg_ctl -m immediate`: sessions are dropped, the log is replayed
+            _postmaster(scene).send_signal(
+                signal.SIGQUIT
+            )  # as `pg_ctl -m immediate`: sessions are dropped, the log is replayed
             returned = _returned(scene)
             _accepts_again(scene, load, returned)
         scene.healed()
@@ -50,7 +56,11 @@ def database_restart(scene: Scene) -> None:
     before.compare(scene)
 
 
-@drill(10, "disk-full", "a full disk under the database and the broker: 503s and no half acceptance; when there is room again all goes on")
+@drill(
+    10,
+    "disk-full",
+    "a full disk under the database and the broker: 503s and no half acceptance; when there is room again all goes on",
+)
 def disk_full(scene: Scene) -> None:
     need_root("a disk of its own")
     disk = scene.folder / "bus"
@@ -62,7 +72,9 @@ def disk_full(scene: Scene) -> None:
     with scene.load(Plan(per_second=40)) as load:
         for _ in range(1 if scene.quick else 2):
             _fill(filler)
-            scene.wait(lambda: any(s.tries[-1].status == 503 for s in list(load.sent)[-20:]), 60, "a refusal for want of room")
+            scene.wait(
+                lambda: any(s.tries[-1].status == 503 for s in list(load.sent)[-20:]), 60, "a refusal for want of room"
+            )
             time.sleep(2.0)
             filler.unlink()
             returned = _returned(scene)
@@ -72,14 +84,22 @@ def disk_full(scene: Scene) -> None:
     scene.settle(within=LEASE + SWEEP + 15)
 
 
-@drill(19, "no-connections", "a foreign client that takes every connection of the database: 503s, and recovery when it lets go")
+@drill(
+    19,
+    "no-connections",
+    "a foreign client that takes every connection of the database: 503s, and recovery when it lets go",
+)
 def no_connections(scene: Scene) -> None:
     scene.start_bus()
     scene.warm_up()
     before = Footprint.of(scene)
     with scene.load(Plan(per_second=40)) as load:
         with _hog(scene) as held:
-            scene.wait(lambda: any(s.tries[-1].status == 503 for s in list(load.sent)[-20:]), 30, "a refusal for want of connections")
+            scene.wait(
+                lambda: any(s.tries[-1].status == 503 for s in list(load.sent)[-20:]),
+                30,
+                "a refusal for want of connections",
+            )
             time.sleep(3.0)
             scene.result.notes.append(f"held {len(held)} connections")
         returned = time.monotonic()
@@ -124,7 +144,9 @@ def _accepts_again(scene: Scene, load: object, returned: float, within: float = 
 
     first = scene.wait(accepted, 60, "the first 202 after the database's return")
     scene.result.notes.append(f"accepts {first - returned:.1f} s after its return")
-    scene.require(first - returned <= within, "I7 API", f"the first 202 came {first - returned:.1f} s after the database's return")
+    scene.require(
+        first - returned <= within, "I7 API", f"the first 202 came {first - returned:.1f} s after the database's return"
+    )
 
 
 @contextmanager
@@ -141,7 +163,12 @@ def _frozen(postmaster: psutil.Process) -> Iterator[None]:
 
 
 def _mount(scene: Scene, folder: Path, size: str) -> None:
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "drill", str(folder)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "drill", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
         raise NotRun(f"no tmpfs can be mounted: {done.stderr.strip()}")
     # Entered first, so left last: after the bus has stopped.

@@ -21,7 +21,11 @@ HOSTILE = ("flood", "bomb", "headers", "redirect")
 TIMEOUT, MARGIN = 2000, 1000
 
 
-@drill(12, "slow-destinations", "four slow or dead destinations among eight: calls end at their deadline, circuits open, the healthy keep their pace")
+@drill(
+    12,
+    "slow-destinations",
+    "four slow or dead destinations among eight: calls end at their deadline, circuits open, the healthy keep their pace",
+)
 def slow_destinations(scene: Scene) -> None:
     scene.start_bus(receivers=HEALTHY)
     scene.warm_up()
@@ -38,10 +42,21 @@ def slow_destinations(scene: Scene) -> None:
     time.sleep(1.0)
     beside = _share_in_time(scene, healthy)
     scene.result.notes.append(f"healthy arrivals within a second: {baseline:.0%} alone, {beside:.0%} beside the slow")
-    scene.require(beside >= 0.8 * baseline, "I8 isolation", f"{beside:.0%} of the healthy arrived within a second, {baseline:.0%} without the slow")
+    scene.require(
+        beside >= 0.8 * baseline,
+        "I8 isolation",
+        f"{beside:.0%} of the healthy arrived within a second, {baseline:.0%} without the slow",
+    )
     # A reset is told by the connection, not by the clock.
-    opened = {name for (name,) in scene.sql("select s.name from service s join service_state t on t.service_id = s.id where t.circuit_opens > 0")}
-    scene.require(set(SLOW) <= opened, "I8 isolation", f"of the slow destinations only {sorted(opened)} had their circuit opened")
+    opened = {
+        name
+        for (name,) in scene.sql(
+            "select s.name from service s join service_state t on t.service_id = s.id where t.circuit_opens > 0"
+        )
+    }
+    scene.require(
+        set(SLOW) <= opened, "I8 isolation", f"of the slow destinations only {sorted(opened)} had their circuit opened"
+    )
     _ended_in_time(scene)
     for server in bad:
         server.behave()
@@ -50,7 +65,11 @@ def slow_destinations(scene: Scene) -> None:
     before.compare(scene)
 
 
-@drill(13, "hostile-destinations", "answers of 10 GB, gzip bombs, endless headers, redirects inside, names that change their address: nothing of it gets in")
+@drill(
+    13,
+    "hostile-destinations",
+    "answers of 10 GB, gzip bombs, endless headers, redirects inside, names that change their address: nothing of it gets in",
+)
 def hostile_destinations(scene: Scene) -> None:
     shims = str(Path(__file__).parent / "rebinding")
     os.environ["PYTHONPATH"] = shims
@@ -61,7 +80,12 @@ def hostile_destinations(scene: Scene) -> None:
     before = Footprint.of(scene)
     bad = [_misbehaving(scene, way, location=f"{trap.url}/admin") for way in HOSTILE]
     # A name of two addresses in turn: an allowed one, where the port is closed, and the forbidden one.
-    scene.register("rebind", f"http://rebind.drill.test:{trap.port}", policy={"maxRetries": 3, "backoffStrategy": "fixed", "initialDelay": 100}, timeout=TIMEOUT)
+    scene.register(
+        "rebind",
+        f"http://rebind.drill.test:{trap.port}",
+        policy={"maxRetries": 3, "backoffStrategy": "fixed", "initialDelay": 100},
+        timeout=TIMEOUT,
+    )
     peak = _Peak(scene)
     with peak, scene.load(Plan(senders=2, per_second=10, kinds=(*HOSTILE, "rebind", "a"), keyed=False)) as load:
         time.sleep(4 if scene.quick else 10)
@@ -70,14 +94,22 @@ def hostile_destinations(scene: Scene) -> None:
         server.behave()
     scene.healed()
     # What becomes of such an answer is the bus's choice: a 200 may count as delivered, a redirect is dead.
-    ends = dict(scene.sql("select m.external_id, d.status from delivery d join message m on m.id = d.message_id where m.external_id like 'drill-%'"))
+    ends = dict(
+        scene.sql(
+            "select m.external_id, d.status from delivery d join message m on m.id = d.message_id where m.external_id like 'drill-%'"
+        )
+    )
     scene.expected = type(scene.expected)(endings=_Whatever(scene, {s.n: s for s in load.sent if s.n % 6 != 5}))
     scene.settle(within=LEASE + SWEEP + 40)
     scene.require(trap.requests == 0, "I8 isolation", f"{trap.requests} requests reached the forbidden address")
     longest = scene.sql("select coalesce(max(length(last->>'responseBody')), 0) from delivery")[0][0]
     scene.require(longest <= 65536, "I6 bounded", f"a body of {longest} characters was kept")
-    scene.require(peak.megabytes - before.megabytes < 200, "I6 bounded", f"memory {before.megabytes} → {peak.megabytes} MB")
-    scene.result.notes.append(f"memory {before.megabytes} → {peak.megabytes} MB at most; {len(ends)} had ended before it was over")
+    scene.require(
+        peak.megabytes - before.megabytes < 200, "I6 bounded", f"memory {before.megabytes} → {peak.megabytes} MB"
+    )
+    scene.result.notes.append(
+        f"memory {before.megabytes} → {peak.megabytes} MB at most; {len(ends)} had ended before it was over"
+    )
     _ended_in_time(scene)
 
 
@@ -91,7 +123,10 @@ class _Whatever(dict[int, str]):
     def get(self, n: int, default: object = None) -> str:  # type: ignore[override]
         if n not in self._numbers:
             return str(default)
-        rows = self._scene.sql("select d.status from delivery d join message m on m.id = d.message_id where m.external_id = %s", f"drill-{n}")
+        rows = self._scene.sql(
+            "select d.status from delivery d join message m on m.id = d.message_id where m.external_id = %s",
+            f"drill-{n}",
+        )
         return str(rows[0][0]) if rows and rows[0][0] in ("delivered", "dead") else "delivered or dead"
 
 

@@ -153,8 +153,13 @@ def _read(cursor: Any) -> Ledger:
         cursor.execute(sql)
         return list(cursor.fetchall())
 
-    messages = {i: number_of(ext) for i, ext in rows("select id::text, external_id from message where external_id like 'drill-%'")}
-    deliveries = rows("select id::text, message_id::text, status, attempts, (last->>'number')::int, class from delivery")
+    messages = {
+        i: number_of(ext)
+        for i, ext in rows("select id::text, external_id from message where external_id like 'drill-%'")
+    }
+    deliveries = rows(
+        "select id::text, message_id::text, status, attempts, (last->>'number')::int, class from delivery"
+    )
     attempts = rows("select delivery_id::text, number, outcome from attempt order by 1, 2")
     ends = rows("select message_id::text, status from message_end")
     jobs = rows("select id::text, coalesce(message_id, id)::text from job where pool in (1, 2)")

@@ -21,13 +21,24 @@ from tests.support.servers import port_of, through
 HALF_OPEN = 60.0
 
 
-@drill(9, "partition", "a worker cut off from database, broker or destination, in one direction or both, or by 200 ms and lost packets: others do its work")
+@drill(
+    9,
+    "partition",
+    "a worker cut off from database, broker or destination, in one direction or both, or by 200 ms and lost packets: others do its work",
+)
 def partition(scene: Scene) -> None:
     postgres, valkey = scene.tcp_servers()
     scene.start_bus("--workers", "delivery=2", database_url=postgres.url, broker_url=valkey.url)
-    database, broker = (scene.stack.enter_context(Proxy("127.0.0.1", port_of(url))) for url in (postgres.url, valkey.url))
+    database, broker = (
+        scene.stack.enter_context(Proxy("127.0.0.1", port_of(url))) for url in (postgres.url, valkey.url)
+    )
     destination = _proxied_destination(scene)
-    scene.spawn("worker", "delivery", database_url=through(postgres.url, database.port), broker_url=through(valkey.url, broker.port))
+    scene.spawn(
+        "worker",
+        "delivery",
+        database_url=through(postgres.url, database.port),
+        broker_url=through(valkey.url, broker.port),
+    )
     scene.wait(lambda: _alive(scene) == 3, 30, "the far worker")
     scene.warm_up()
     scene.receivers["a"].answer = lambda hit: Reply(delay=0.1)
@@ -79,7 +90,9 @@ def _proxied_destination(scene: Scene) -> Proxy:
     assert port is not None
     proxy = scene.stack.enter_context(Proxy("127.0.0.1", port))
     service = scene.bus.get("/services?name=a").body["items"][0]["id"]
-    answer = scene.bus.call("PATCH", f"/services/{service}", {"endpoint": f"http://127.0.0.1:{proxy.port}", "delivery": {"timeout": 2000}})
+    answer = scene.bus.call(
+        "PATCH", f"/services/{service}", {"endpoint": f"http://127.0.0.1:{proxy.port}", "delivery": {"timeout": 2000}}
+    )
     assert answer.status == 200, answer
     return proxy
 

@@ -44,13 +44,17 @@ class Scene:
         self.receivers: dict[str, Receiver] = {}
         self.bus: RunningBus
         self.expected = Expected()
-        self.calm_accept = 0.0  # 95th percentile of an accept in the warm-up, seconds: what this machine takes without a fault
+        self.calm_accept = (
+            0.0  # 95th percentile of an accept in the warm-up, seconds: what this machine takes without a fault
+        )
         self._healed_at: float | None = None
         self._servers: tuple[str, str] | None = None
 
     # --- setting up ------------------------------------------------------------------------------------
 
-    def start_bus(self, *arguments: str, receivers: tuple[str, ...] = ("a",), register: bool = True, **settings: Any) -> RunningBus:
+    def start_bus(
+        self, *arguments: str, receivers: tuple[str, ...] = ("a",), register: bool = True, **settings: Any
+    ) -> RunningBus:
         """`esb up`, and a service and route for each receiver: `drill.a` goes to service `a`."""
         settings = {"lease_seconds": LEASE, "sweep_seconds": SWEEP, "log_level": "WARNING"} | settings
         self.bus = RunningBus(self.folder / "bus", *arguments, **settings)
@@ -83,12 +87,19 @@ class Scene:
     def spawn(self, *arguments: str, prefix: tuple[str, ...] = (), **settings: Any) -> psutil.Popen:
         """A further process of the bus, `spawn("worker", "delivery")`, with settings of its own by keyword."""
         environ = {"DATABASE_URL": self.database_url, "BROKER_URL": self.broker_url, "SECRET_KEYS": self.secret_keys}
-        environ |= {"LEASE_SECONDS": LEASE, "SWEEP_SECONDS": SWEEP, "LOG_LEVEL": "WARNING", "ADMIN_KEY": self.bus.admin_key}
+        environ |= {
+            "LEASE_SECONDS": LEASE,
+            "SWEEP_SECONDS": SWEEP,
+            "LOG_LEVEL": "WARNING",
+            "ADMIN_KEY": self.bus.admin_key,
+        }
         environ |= {name.upper(): value for name, value in settings.items()}
         own = {f"ESB_{name}": str(value) for name, value in environ.items()}
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("ESB_", "DB_"))}
         log = self.stack.enter_context((self.folder / f"{'-'.join(arguments)}-{time.monotonic_ns()}.log").open("wb"))
-        process = psutil.Popen([*prefix, ESB, *arguments], env=inherited | own, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder)
+        process = psutil.Popen(
+            [*prefix, ESB, *arguments], env=inherited | own, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder
+        )
         self.stack.callback(_end, process)
         return process
 

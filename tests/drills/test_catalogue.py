@@ -20,7 +20,11 @@ def test_a_drill_is_found_by_name_and_by_number() -> None:
 
 
 def test_a_drill_that_was_not_run_has_not_passed() -> None:
-    ran, skipped, broken = Result(accepted=5, recovery=1.25), Result(not_run="needs root"), Result(violations=[Violation("I1", "x")])
+    ran, skipped, broken = (
+        Result(accepted=5, recovery=1.25),
+        Result(not_run="needs root"),
+        Result(violations=[Violation("I1", "x")]),
+    )
     assert (ran.passed, skipped.passed, broken.passed) == (True, False, False)
     assert row_of(1, "a", "b", [ran, ran])[-1] == "passed 2/2"
     assert row_of(1, "a", "b", [ran, broken])[-1] == "FAILED 1/2"

@@ -54,7 +54,9 @@ class Workload:
             thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def stop(self) -> None:
@@ -69,7 +71,9 @@ class Workload:
         return sum(sent.outcome == OK for sent in list(self.sent))
 
     def _send(self, sender: int) -> None:
-        door = _Door(self._port, self.plan.api_keys[sender % len(self.plan.api_keys)] if self.plan.api_keys else self._key)
+        door = _Door(
+            self._port, self.plan.api_keys[sender % len(self.plan.api_keys)] if self.plan.api_keys else self._key
+        )
         pause = self.plan.senders / self.plan.per_second
         due = time.monotonic() + pause * sender / self.plan.senders
         for turn in itertools.count():

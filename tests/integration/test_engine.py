@@ -236,7 +236,9 @@ def test_a_batch_is_handled_again_when_the_database_was_away(
             for error in failures:
                 raise error
             with database.cursor() as cursor:
-                return jobs.done(cursor, worker, [{"id": c.id, "attempt": c.attempt, "o": "ok", "detail": {}} for c in claims])
+                return jobs.done(
+                    cursor, worker, [{"id": c.id, "attempt": c.attempt, "o": "ok", "detail": {}} for c in claims]
+                )
 
     chosen = Settings.load({}, None, broker_url="redis://127.0.0.1:1/0", lease_seconds=2.0, sweep_seconds=0.5)
     engine = BatchEngine("delivery", chosen, database, Ringer(make_celery(chosen)), Batch())

@@ -170,7 +170,11 @@ def test_patch_merges_and_null_resets(api: ApiClient) -> None:
     assert (patched["delivery"]["path"], patched["delivery"]["timeout"]) == ("/in", 10000)
     assert patched["health"] == "unknown"
     assert api.patch(f"/services/{service['id']}", {"name": None}).json["errors"][0]["path"] == "name"
-    for unknown, place in (({"nope": 1}, "nope"), ({"nope": None}, "nope"), ({"delivery": {"nope": None}}, "delivery.nope")):
+    for unknown, place in (
+        ({"nope": 1}, "nope"),
+        ({"nope": None}, "nope"),
+        ({"delivery": {"nope": None}}, "delivery.nope"),
+    ):
         assert api.patch(f"/services/{service['id']}", unknown).json["errors"][0]["path"] == place
     assert api.patch(f"/services/{service['id']}", {"metadata": {"nope": None}}).status_code == 200
     assert api.patch(f"/services/{service['id']}", [1]).status_code == 422
@@ -337,7 +341,10 @@ def test_a_heartbeat_makes_healthy_and_only_its_own_key_may_send_it(api: ApiClie
     assert (shown.json["health"], shown.json["lastCheck"]["ok"]) == ("healthy", True)
     assert shown.headers["ETag"] == '"1"'  # what the bus finds out is no change of what was written
     history = api.get(f"/services/{first['id']}/health").json["items"]
-    assert [(check["seq"], check["health"], check["changed"]) for check in history] == [(1, "healthy", True), (2, "healthy", False)]
+    assert [(check["seq"], check["health"], check["changed"]) for check in history] == [
+        (1, "healthy", True),
+        (2, "healthy", False),
+    ]
 
 
 def test_the_history_of_checks_pages_oldest_first(api: ApiClient) -> None:
@@ -362,4 +369,7 @@ def test_a_probe_looks_at_once(api: ApiClient) -> None:
     failed = api.post(f"/services/{service['id']}/probe").json
     assert (failed["ok"], failed["health"]) == (False, "degraded")
     assert failed["error"]
-    assert api.post(f"/services/{register(api, endpoint='http://127.0.0.1:9001')['id']}/probe").json["code"] == "no_health_check"
+    assert (
+        api.post(f"/services/{register(api, endpoint='http://127.0.0.1:9001')['id']}/probe").json["code"]
+        == "no_health_check"
+    )

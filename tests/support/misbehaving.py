@@ -23,7 +23,6 @@ def _bomb() -> bytes:
     return b"".join([*(packer.compress(bytes(1 << 20)) for _ in range(200)), packer.flush()])
 
 
-
 class Misbehaving:
     """`with Misbehaving("silent") as server: … server.url … server.behave()`.
 
@@ -47,7 +46,9 @@ class Misbehaving:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._closing.set()
         self._behaves.set()
         self._listener.close()
@@ -122,7 +123,9 @@ class Misbehaving:
             peer.sendall(b"".join(b"X-Endless-%d-%d: %s\r\n" % (number, i, b"y" * 200) for i in range(50)))
 
     def _redirect(self, peer: socket.socket) -> None:
-        peer.sendall(f"HTTP/1.1 307 Temporary Redirect\r\nLocation: {self.location}\r\nContent-Length: 0\r\n\r\n".encode())
+        peer.sendall(
+            f"HTTP/1.1 307 Temporary Redirect\r\nLocation: {self.location}\r\nContent-Length: 0\r\n\r\n".encode()
+        )
 
 
 def _read(stream: Any) -> tuple[dict[str, str], bytes] | None:
