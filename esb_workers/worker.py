@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from typing import Any
 
 from celery import Celery, signals
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Celery threads that answer bells: one in the pump, one to wait behind it.
 BELL_THREADS = 2
+#: After Celery's worker has failed, it is started again in this time, seconds.
+DEAF_PAUSE = 2.0
 
 
 class BellConsumer(Consumer):  # type: ignore[misc]
@@ -101,6 +104,20 @@ def _serve(app: Celery, engine: Engine, settings: Settings) -> None:
     for told_of_each_bell in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(told_of_each_bell).setLevel(max(logging.WARNING, logging.getLogger().level))
     engine.start()  # before the broker is even looked for: work goes on without it
+    try:
+        while not engine.stopping:
+            _hear_bells(app, engine, settings)
+            if not engine.stopping:
+                # Celery gives up on an answer it has no name for, such as that of a demoted Redis, which has become
+                # read-only. Bells are not worth a process: the engine goes on by polling meanwhile.
+                log.error("the broker's answers make no sense; it is tried again")
+                time.sleep(DEAF_PAUSE)
+    finally:
+        engine.stop(settings.worker_grace_seconds)
+
+
+def _hear_bells(app: Celery, engine: Engine, settings: Settings) -> None:
+    """Run Celery's worker until it is told to stop, or fails."""
     worker = _worker_class(app)(
         hostname=_node_name(engine.pool),
         pool="threads",
@@ -114,7 +131,4 @@ def _serve(app: Celery, engine: Engine, settings: Settings) -> None:
         quiet=True,
         consumer_cls=BellConsumer,
     )
-    try:
-        worker.start()
-    finally:
-        engine.stop(settings.worker_grace_seconds)
+    worker.start()

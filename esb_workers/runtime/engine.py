@@ -84,6 +84,11 @@ class Engine(ABC):
             self._threads.append(thread)
             thread.start()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to claim nothing more."""
+        return self._stopping.is_set()
+
     def quiesce(self) -> None:
         """Claim nothing more; what is under way goes on."""
         self._stopping.set()
