@@ -31,7 +31,6 @@ BY_POLLING = 2 * SWEEP + 1.0
     3,
     "broker-restart",
     "the broker restarted with and without its memory, calls in flight: all answers are 202, no worker is lost",
-    quick=True,
 )
 def broker_restart(scene: Scene) -> None:
     bus = scene.start_bus()
@@ -93,23 +92,28 @@ def broker_hung(scene: Scene) -> None:
 @drill(
     6,
     "broker-full",
-    "a broker that refuses every write for want of memory: accepts go on, work goes on by polling",
-    quick=True,
+    "a broker that refuses every write, for want of memory or being demoted: accepts go on, work goes on by polling",
 )
 def broker_full(scene: Scene) -> None:
-    scene.start_bus()
+    bus = scene.start_bus()
     scene.warm_up(20)
+    pids = {p.pid for p in bus.processes("esb worker")}
     client = scene.redis()
     with scene.load(Plan(per_second=40, api_keys=_limited_clients(scene))) as load:
         client.config_set("maxmemory", 1)
         began = time.monotonic()
         time.sleep(3 if scene.quick else 10)
-        during = _accepted_after(load, began)
         client.config_set("maxmemory", 0)
+        time.sleep(2.0)
+        client.replicaof("127.0.0.1", 1)  # of nobody: it refuses writes with another word, one Celery does not know
+        time.sleep(3 if scene.quick else 10)
+        during = _accepted_after(load, began)
+        client.replicaof("NO", "ONE")
         scene.healed()
     scene.settle(within=BY_POLLING + 5)
     _always_accepted(scene, load)
     _late(scene, during)
+    scene.require(pids == {p.pid for p in bus.processes("esb worker")}, "drill", "a worker died of the broker's answers")
 
 
 @drill(

@@ -47,8 +47,14 @@ def poison(scene: Scene) -> None:
         endings[n] = ending
         return {"messageType": "drill.harm", "payload": {"n": n, "harm": word}}
 
-    with scene.load(Plan(per_second=30, extra=harm, insist=False)):
-        time.sleep(5)
+    with scene.load(Plan(per_second=40, extra=harm, insist=False)):
+        routing = bus.processes("esb worker routing")
+        for process in routing:
+            process.suspend()
+        time.sleep(1.6)  # so that the poison shares its first batch with dozens of others
+        for process in routing:
+            process.resume()
+        time.sleep(3.5)
         scene.expected = Expected(endings=endings)
     scene.healed()
     # Five lives of a worker, each lost by its lease, each restarted a little later than the one before.

@@ -110,7 +110,9 @@ class Scene:
         return self.folder / "bus" / "data"
 
     def _address(self, which: str) -> str:
-        return str(json.loads((self.data / "addresses.json").read_text())[which])
+        file = self.data / "addresses.json"
+        self.wait(file.exists, 10, "the bus's own list of addresses")  # it is written after the bus is ready
+        return str(json.loads(file.read_text())[which])
 
     @property
     def database_url(self) -> str:
