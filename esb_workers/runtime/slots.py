@@ -108,16 +108,35 @@ class SlotEngine(Engine):
         free = self._free_slots()
         if free == 0:
             return True
+        self._last = self._claim_and_start(free)
+        return self._last > 0
+
+    def _claim_and_start(self, free: int) -> int:
+        with self._lock:
+            now = time.monotonic()
+            proven = {lane: room for lane, room in self._windows.proven(now).items() if room}
+            share, room, rooms = self._windows.unproven(now)
+        # One claim for all lanes as long as it cannot give the unproven ones more than their share; else one for each.
+        together = min(free, share)
+        if together >= free // 2:
+            return self._start(together, room, rooms | proven, unproven=True)
+        started = self._start(free, 0, proven, unproven=False) if proven else 0
+        if (left := min(free - started, share)) > 0:
+            started += self._start(left, room, rooms, unproven=True)
+        return started
+
+    def _start(self, limit: int, room: int, rooms: dict[int, int], unproven: bool) -> int:
+        """Claim and give to slots; how many. `unproven`: whether lanes that are not proven may have some."""
         worker = self.worker_id  # of before the claim: in a new life, rows of the old one are not started
-        claims: list[Claim] = []
-        try:
-            claims += self._claim_proven(free)
-            claims += self._claim_unproven(free - len(claims))
-        finally:
-            self._last = len(claims)
-            if claims:
-                self._dispatch(worker, claims)
-        return bool(claims)
+        claims = self._claim(limit, room, rooms, lease_seconds=self._slot_work.deadline_seconds)
+        taken = Counter(claim.lane_id for claim in claims)
+        with self._lock:
+            self._windows.claimed(limit, room, rooms, taken)
+            if unproven:
+                self._windows.claimed_unproven(limit, len(claims))
+        if claims:
+            self._dispatch(worker, claims)
+        return len(claims)
 
     def _free_slots(self) -> int:
         """Free slots, after waiting a little under load for more of them."""
@@ -127,28 +146,6 @@ class SlotEngine(Engine):
             self._freed.clear()
             self._freed.wait(0.05)
         return self._slots - self._in_flight
-
-    def _claim_proven(self, limit: int) -> list[Claim]:
-        with self._lock:
-            rooms = {lane: room for lane, room in self._windows.proven(time.monotonic()).items() if room}
-        return self._claim_in(limit, 0, rooms) if rooms else []
-
-    def _claim_unproven(self, free: int) -> list[Claim]:
-        with self._lock:
-            share, room, rooms = self._windows.unproven(time.monotonic())
-        limit = min(free, share)
-        if limit <= 0:
-            return []
-        claims = self._claim_in(limit, room, rooms)
-        with self._lock:
-            self._windows.claimed_unproven(limit, len(claims))
-        return claims
-
-    def _claim_in(self, limit: int, room: int, rooms: dict[int, int]) -> list[Claim]:
-        claims = self._claim(limit, room, rooms, lease_seconds=self._slot_work.deadline_seconds)
-        with self._lock:
-            self._windows.claimed(limit, room, rooms, Counter(c.lane_id for c in claims))
-        return claims
 
     def _dispatch(self, worker: int, claims: list[Claim]) -> None:
         try:
@@ -176,8 +173,10 @@ class SlotEngine(Engine):
                 more = self._windows.finished(item.claim.lane_id, item.claim.id, time.monotonic(), outcome.good)
             self._results.put((item, outcome.record))
             self._freed.set()
-            if more or outcome.timer:
+            if outcome.timer:
                 self.poke()
+            elif more:
+                self._poked.set()
 
     def _run(self, item: _Item) -> Outcome:
         if item.worker != self.worker_id or not self.may_act():
