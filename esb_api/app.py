@@ -12,7 +12,7 @@ from flask.sessions import SessionInterface, SessionMixin
 from esb_api import docs, limits, problems
 from esb_api.call import Call, current_call
 from esb_api.context import Api, open_api
-from esb_api.operations import IdConverter
+from esb_api.operations import IdConverter, TextConverter
 from esb_api.resources import RESOURCES
 from esb_workers import logs
 from esb_workers.errors import Unavailable
@@ -57,6 +57,7 @@ def make_app(api: Api) -> Flask:
     app.extensions["esb"] = api
     problems.register(app)
     app.url_map.converters["id"] = IdConverter
+    app.url_map.converters["text"] = TextConverter
     for resource in RESOURCES:
         app.register_blueprint(resource)
     docs.register(app)

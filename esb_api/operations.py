@@ -37,6 +37,13 @@ class IdConverter(BaseConverter):
         return value.lower()
 
 
+class TextConverter(BaseConverter):
+    """A name that callers made up: any visible characters, so also `/`, which arrives decoded."""
+
+    regex = r".+?"
+    part_isolating = False
+
+
 class View(Protocol):
     """A view: `(call, *path values, body=…, query=…) -> Response`."""
 
@@ -61,6 +68,7 @@ class Operation:
     #: Model of the JSON body.
     body: type[Body] | None
     #: True: the body is a merge patch of `body`. The view gets it as it is, to merge it into what is stored.
+    #: A PATCH that is none (`…/status`) may be sent as one all the same: its body reads as the change it is.
     merges: bool
     #: True: the body may be absent, and then reads as `{}`.
     body_optional: bool
@@ -149,7 +157,7 @@ def _rule(operation: Operation) -> str:
     """The path in Flask's form."""
 
     def part(match: re.Match[str]) -> str:
-        return f"<{match[1]}>" if match[1] in operation.texts else f"<id:{match[1]}>"
+        return f"<text:{match[1]}>" if match[1] in operation.texts else f"<id:{match[1]}>"
 
     return re.sub(r"{(\w+)}", part, operation.path)
 
@@ -203,7 +211,7 @@ def _perform(operation: Operation, call: Call, values: list[str]) -> Response:
 def _read_body(operation: Operation, call: Call) -> Any:
     assert operation.body is not None
     limit = call.api.settings.max_body_bytes * operation.size
-    value = call.json_body(limit, optional=operation.body_optional, patch=operation.merges)
+    value = call.json_body(limit, optional=operation.body_optional, patch=operation.method == "PATCH")
     if operation.merges and not isinstance(value, dict):
         raise Invalid([FieldError("", "must be an object")])
     if operation.merges or operation.raw:

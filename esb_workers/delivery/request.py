@@ -17,6 +17,9 @@ USER_AGENT = "python-esb"
 #: What a service's own headers cannot replace: the id and the signature over it.
 _SEALED = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature", "idempotency-key"})
 
+#: What a message's headers may replace: it says nothing that the bus promises.
+_YIELDING = frozenset({"user-agent"})
+
 
 def build(prepared: Prepared, message: StoredMessage, payload: str, instance: Instance, now: float) -> PreparedRequest:
     """The request for one attempt at `now` (seconds since the epoch). Raises ExpressionError for a bad path."""
@@ -33,7 +36,7 @@ def build(prepared: Prepared, message: StoredMessage, payload: str, instance: In
     headers += signing.headers(instance.keys(now), delivery_id, int(now), body)
     headers += [
         ("Idempotency-Key", delivery_id),
-        ("X-Correlation-ID", cloudevents.encode_value(message.correlation_id)),
+        ("X-Correlation-ID", message.correlation_id),  # visible characters alone, so as it came in
         ("traceparent", message.traceparent or traceparent(message.id, delivery_id)),
         ("User-Agent", USER_AGENT),
     ]
@@ -60,9 +63,11 @@ def traceparent(message_id: str, delivery_id: str) -> str:
 def _merged(ours: cloudevents.Pairs, prepared: Prepared, instance: Instance) -> dict[str, str]:
     """Ours, then what the message passes on, all but the sealed ones replaced by the service's own."""
     own = _own_headers(instance.headers)
-    taken = own.keys() | {name.lower() for name, _ in ours}
-    merged = {name: value for name, value in ours if name.lower() not in own}
-    merged.update(cloudevents.passed_on(prepared.headers, taken))
+    taken = own.keys() | {name.lower() for name, _ in ours} - _YIELDING
+    passed = cloudevents.passed_on(prepared.headers, taken)
+    replaced = own.keys() | {name.lower() for name, _ in passed}
+    merged = {name: value for name, value in ours if name.lower() not in replaced}
+    merged.update(passed)
     merged.update(own.values())
     return merged
 

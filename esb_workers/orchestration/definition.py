@@ -253,11 +253,13 @@ def retry_policy(document: RetryPolicyDocument | None) -> RetryPolicy | None:
     """The policy a document describes."""
     if document is None:
         return None
+    # A schedule is exact unless its author asks for jitter: it replaces the defaults of all the rest.
+    exact = bool(document.schedule) and "jitter" not in document.model_fields_set
     return RetryPolicy(
         document.max_retries,
         document.backoff_strategy,
         document.initial_delay,
         document.max_delay,
-        document.jitter,
+        0.0 if exact else document.jitter,
         tuple(document.schedule) or None,
     )

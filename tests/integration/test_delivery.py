@@ -195,6 +195,20 @@ def test_a_delivery_is_a_signed_cloudevent_with_the_headers_of_the_contract(
     assert (status, last["statusCode"], last["number"], last["outcome"]) == ("delivered", 200, 1, "ok")
 
 
+def test_the_correlation_id_goes_out_as_it_is_and_a_message_may_name_its_agent(
+    world: World, receiver: Receiver, eventually: Eventually
+) -> None:
+    world.service("billing", receiver.url)
+    world.start()
+    headers = json.dumps({"User-Agent": "shop/1", "X-Correlation-ID": "other", "Accept-Encoding": "gzip"})
+    delivery = world.deliver("billing", headers=headers, correlation_id='50%"')
+    eventually(lambda: world.ended(delivery))
+    (got,) = receiver.hits
+    assert got.headers["x-correlation-id"] == '50%"'
+    assert got.headers["ce-correlationid"] == "50%25%22"  # an attribute in a header: CloudEvents, 3.1.3.2
+    assert got.headers["user-agent"] == "shop/1"
+
+
 def test_the_route_says_path_method_and_form(world: World, receiver: Receiver, eventually: Eventually) -> None:
     world.service("billing", receiver.url, path="/never")
     world.start()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -264,6 +265,17 @@ def test_a_page_of_large_messages_is_short_and_leads_on(api: ApiClient) -> None:
     first = api.get("/routing/logs").json
     rest = api.get(f"/routing/logs?cursor={first['nextCursor']}").json
     assert (len(first["items"]), len(rest["items"]), rest["nextCursor"]) == (9, 2, None)
+
+
+@pytest.mark.parametrize("name", ["orders/17", "/", "a/replay", "100%/x", "a//b"])
+def test_a_senders_own_id_may_be_of_any_visible_characters(api: ApiClient, name: str) -> None:
+    send(api, messageId=name, deliverAt=to_wire(datetime.now(UTC) + timedelta(hours=1)))
+    path = f"/routing/messages/{quote(name, safe='')}"
+    assert api.get(path).json["messageId"] == name
+    assert api.post(f"{path}/cancel").json["status"] == "cancelled"
+    assert api.delete(f"{path}/payload").status_code == 204
+    assert api.post(f"{path}/replay").status_code == 409  # redacted
+    assert api.post(f"{path}x/replay").status_code == 404
 
 
 def test_a_name_nobody_sent_is_unknown(api: ApiClient) -> None:

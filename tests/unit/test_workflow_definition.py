@@ -93,6 +93,17 @@ def test_ids_are_unique_in_the_whole_definition_and_jumps_stay_in_their_list() -
     assert "no step 'b'" in found["definition.steps[1].config.branches[0].steps[0].onSuccess"]
 
 
+def test_a_schedule_is_exact_unless_jitter_is_asked_for() -> None:
+    def delay(**policy: Any) -> int:
+        made = compile_definition({"steps": [log("a", retryPolicy=policy)]}).steps["a"].retry
+        assert made is not None
+        return made.delay(1, lambda: 0.5)
+
+    assert delay(schedule=[1000]) == 1000
+    assert delay(schedule=[1000], jitter=0.2) == 1100
+    assert delay(initialDelay=1000) == 1100
+
+
 def test_all_faults_are_named_at_once() -> None:
     definition = {
         "steps": [log("a", onSuccess="x", condition="("), {"id": "b", "type": "?"}],
