@@ -8,7 +8,9 @@ makes due rows ready and takes back what dead workers hold. What is done with a 
 from __future__ import annotations
 
 import logging
+import math
 import os
+import random
 import socket
 import threading
 import time
@@ -32,9 +34,14 @@ log = logging.getLogger(__name__)
 #: Pause after the database failed to answer, seconds.
 DATABASE_PAUSE: Final = 0.5
 #: While the pump is busy it still makes timers ready this often, seconds.
-DUE_EVERY: Final = 0.05
+DUE_EVERY: Final = 0.1
 #: A claim whose answer takes longer than this is not acted on, seconds: the poll may be about to give it back.
 LATE_CLAIM: Final = 5.0
+#: A row that so many workers have lost may be what killed them: a process holds one such row at a time, so that the
+#: innocent who were lost with it are never lost with it again, and only the guilty one comes to five.
+SUSPECT: Final = 2
+#: The other suspects are looked at again after this, seconds.
+SUSPECT_PAUSE: Final = 0.2
 #: What is in flight under this process's name for longer, and unknown to it, is given back, seconds.
 UNKNOWN_AFTER: Final = 10.0
 #: A bell is answered for at most this long, seconds: a drain never blocks a Celery thread for good.
@@ -69,10 +76,13 @@ class Engine(ABC):
         self._poked = threading.Event()
         self._idle = threading.Condition()
         self._idle_count = 0
-        self._next_due = 0.0
+        self._next_due = 0.0  # monotonic moment of the next look for rows that are due
+        self._next_timer = math.inf  # monotonic moment of the next known timer
+        self._timers_changed = True
         self._after_lane = 0
         self._threads: list[threading.Thread] = []
         self._held: dict[Held, None] = {}  # claimed here, and not recorded or given up yet
+        self._suspect: Held | None = None  # the one that is under way, or was the last
         self._lost: set[Held] = set()  # begun here, and their outcomes could not be recorded
 
     # --- life ----------------------------------------------------------------------------------------
@@ -116,7 +126,8 @@ class Engine(ABC):
     # --- waking --------------------------------------------------------------------------------------
 
     def poke(self) -> None:
-        """There may be work."""
+        """There may be work, or a timer has been set."""
+        self._timers_changed = True
         self._poked.set()
 
     def drain(self) -> None:
@@ -208,19 +219,20 @@ class Engine(ABC):
             self._idle.notify_all()
         if self._poked.is_set():
             return
-        with self.database.cursor() as cursor:
-            seconds = jobs.seconds_until_due(cursor, self.pool_id)
-        self._next_due = 0.0 if seconds is not None else time.monotonic() + self.settings.sweep_seconds
+        if self._timers_changed:
+            self._timers_changed = False
+            with self.database.cursor() as cursor:
+                seconds = jobs.seconds_until_due(cursor, self.pool_id)
+            self._next_timer = math.inf if seconds is None else time.monotonic() + seconds
         # A row that is due but behind a closed gate, or in another's hands, must not become a busy loop.
-        pause = (
-            self.settings.sweep_seconds if seconds is None else min(self.settings.sweep_seconds, max(seconds, 0.005))
-        )
-        self._poked.wait(pause)
+        pause = max(self._next_timer - time.monotonic(), 0.005)
+        self._poked.wait(min(self.settings.sweep_seconds, pause))
 
     def _make_due(self) -> None:
+        """Make timers ready: when the next known one is due, and now and then for those that others have set."""
         now = time.monotonic()
-        if now >= self._next_due:
-            self._next_due = now + DUE_EVERY
+        if now >= min(self._next_timer, self._next_due):
+            self._next_due, self._next_timer, self._timers_changed = now + DUE_EVERY, math.inf, True
             with self.database.cursor() as cursor:
                 jobs.due(cursor, self.pool_id)
 
@@ -245,6 +257,7 @@ class Engine(ABC):
                 log.warning("a claim took %.1f s; it is given back", took)
                 jobs.give_back(cursor, worker, dict.fromkeys((Held(c.id, c.attempt) for c in claims), False))
                 return []
+            claims = self._with_one_suspect(cursor, worker, claims)
         if claims:
             self._held.update(dict.fromkeys(Held(c.id, c.attempt) for c in claims))
             drill.crash_point(drill.AFTER_CLAIM)
@@ -253,6 +266,19 @@ class Engine(ABC):
             if len(claims) == limit:
                 self.ringer.ring(self.pool)  # there is more than this process takes: wake the next one
         return claims
+
+    def _with_one_suspect(self, cursor: Cursor, worker: int, claims: list[Claim]) -> list[Claim]:
+        """All but the suspects, and one of these unless one is under way; the others are given back."""
+        suspects = [claim for claim in claims if claim.losses >= SUSPECT]
+        if not suspects:
+            return claims
+        kept = random.choice(suspects) if self._suspect not in self._held else None
+        if kept is not None:
+            self._suspect = Held(kept.id, kept.attempt)
+        others = {Held(c.id, c.attempt): False for c in suspects if c is not kept}
+        if others:
+            jobs.give_back(cursor, worker, others, SUSPECT_PAUSE)
+        return [claim for claim in claims if claim is kept or claim.losses < SUSPECT]
 
     def _let_go(self, claims: Iterable[Claim], *, lost: bool = False) -> None:
         """These are recorded, or never will be; `lost`: they were begun, and what came of them is not on record."""

@@ -32,6 +32,7 @@ class Claim(NamedTuple):
     inbox: int
     created_at: datetime
     rev: int
+    losses: int = 0  # workers that died, or lost it, while they held it
 
 
 class Key(NamedTuple):
@@ -138,11 +139,11 @@ def held(cursor: Cursor, worker: int, seconds: float) -> list[Held]:
     return [Held(*row) for row in cursor.fetchall()]
 
 
-def give_back(cursor: Cursor, worker: int, lost: Mapping[Held, bool]) -> list[tuple[str, int]]:
-    """Let others have what this worker will not record; True for what it began. Answers (job, pool) of each."""
+def give_back(cursor: Cursor, worker: int, lost: Mapping[Held, bool], seconds: float = 0) -> list[tuple[str, int]]:
+    """Let others have what this worker will not record, after `seconds`; True for what it began. (job, pool) of each."""
     cursor.execute(
-        "select id, pool from esb_give_back(%s, %s::uuid[], %s::int[], %s::boolean[])",
-        (worker, [h.id for h in lost], [h.attempt for h in lost], list(lost.values())),
+        "select id, pool from esb_give_back(%s, %s::uuid[], %s::int[], %s::boolean[], make_interval(secs => %s))",
+        (worker, [h.id for h in lost], [h.attempt for h in lost], list(lost.values()), seconds),
     )
     return list(cursor.fetchall())
 

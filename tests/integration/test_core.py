@@ -269,21 +269,22 @@ def test_no_key_is_left_stuck_when_insert_and_completion_race(database_url: str)
     """Promoting inside the inserting or completing transaction leaves keys stuck: neither sees the other's row."""
     with autocommit(database_url) as cursor:
         lane = open_lane(cursor, "ordered")
-    total, left = 300, threading.Semaphore(0)
+    total = 300
     finished: list[str] = []
+    through: list[int] = []
 
-    def send(_: int) -> None:
+    def send(sender: int) -> None:
         with autocommit(database_url) as cursor:
             for n in range(total // 2):
                 key = f"k{n % 3}"
                 submit(cursor, lane, key)
                 jobs.promote(cursor, [Key(lane, key)])
-        left.release()
+        through.append(sender)
 
     def work(_: int) -> None:
         with autocommit(database_url) as cursor:
             me, idle = new_worker(cursor), 0
-            while idle < 200:
+            while len(through) < 2 or idle < 50:
                 taken = jobs.claim(cursor, DELIVERY, me, 3, 3)
                 idle = 0 if taken else idle + 1
                 done = jobs.done(cursor, me, [result(c, "ok") for c in taken]) if taken else None

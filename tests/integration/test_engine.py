@@ -252,3 +252,49 @@ def attempts(database: Database) -> list[Any]:
     with database.cursor() as cursor:
         cursor.execute("select delivery_id, number, outcome from attempt order by 1, 2")
         return cursor.fetchall()
+
+
+def test_rows_that_workers_died_of_are_tried_one_at_a_time(
+    database: Database, start: Start, eventually: Callable[..., None]
+) -> None:
+    """Else whatever kills its worker would take those that were claimed with it along, five times over."""
+    under_way, most, lock = 0, 0, threading.Lock()
+
+    def act(claim: Claim) -> dict[str, Any]:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.05)
+        with lock:
+            under_way -= 1
+        return {"o": "ok"}
+
+    wanted = submit(database, "somewhere", 6)
+    with database.cursor() as cursor:
+        cursor.execute("update job set losses = 2")
+    start(act)
+    eventually(lambda: statuses(database) == dict.fromkeys(wanted, "delivered"), seconds=20)
+    assert most == 1
+
+
+def test_a_batch_leaves_what_workers_died_of_for_the_end(
+    database: Database, eventually: Callable[..., None]
+) -> None:
+    batches: list[list[int]] = []
+
+    class Batch:
+        def handle(self, worker: int, claims: Sequence[Claim]) -> Done:
+            batches.append([c.losses for c in claims])
+            with database.cursor() as cursor:
+                return jobs.done(cursor, worker, [{"id": c.id, "attempt": c.attempt, "o": "ok", "detail": {}} for c in claims])
+
+    wanted = submit(database, "somewhere", 7)
+    with database.cursor() as cursor:
+        cursor.execute("update job set losses = 2 where id = any(%s::uuid[])", (wanted[:3],))
+    chosen = Settings.load({}, None, broker_url="redis://127.0.0.1:1/0", lease_seconds=2.0, sweep_seconds=0.5)
+    engine = BatchEngine("delivery", chosen, database, Ringer(make_celery(chosen)), Batch())
+    engine.start()
+    eventually(lambda: statuses(database) == dict.fromkeys(wanted, "delivered"), seconds=20)
+    engine.stop(5)
+    assert batches == [[0, 0, 0, 0], [2], [2], [2]]

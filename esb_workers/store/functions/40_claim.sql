@@ -1,10 +1,11 @@
 -- Claims up to p_max ready rows of a pool for a worker: at most p_room a lane (p_room_n for those named in
 -- p_room_lane), lanes in turn after p_after, declared limits held over all workers. The claim is the durable
 -- record that attempt n began; it raises the fence. Why each statement is as it is: docs/explanation/core.md.
-create or replace function esb_claim(p_pool smallint, p_worker bigint, p_v smallint, p_max int, p_room int,
+drop function if exists esb_claim;   -- what it answers has changed over time
+create function esb_claim(p_pool smallint, p_worker bigint, p_v smallint, p_max int, p_room int,
   p_room_lane int[], p_room_n int[], p_after int, p_lease interval, p_lanes int default 32)
 returns table (id uuid, lane_id int, attempt int, tries smallint, message_id uuid, route_id uuid, okey text, cursor jsonb,
-               execution_id uuid, control "char", inbox int, created_at timestamptz, rev bigint)
+               execution_id uuid, control "char", inbox int, created_at timestamptz, rev bigint, losses smallint)
 language plpgsql volatile
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare v_soft int[]; v_hard int[]; v_ids uuid[];
@@ -67,7 +68,7 @@ begin
   update job j set state = 'f', attempt = j.attempt + 1, worker_id = p_worker, started_at = now(), lease_until = now() + p_lease
    where j.id = any(v_ids)
   returning j.id, j.lane_id, j.attempt, j.tries, j.message_id, j.route_id, j.okey, j.cursor, j.execution_id, j.control, j.inbox,
-            j.created_at, (select sum(n) from revision)::bigint;
+            j.created_at, (select sum(n) from revision)::bigint, j.losses;
 end $$;
 
 -- The soonest moment at which a sleeping engine of this pool has something to do; null if none is known.

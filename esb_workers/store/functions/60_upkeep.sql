@@ -19,15 +19,17 @@ create or replace function esb_sweep(p_limit int) returns table (id uuid, pool s
 $$;
 
 -- Gives back what a living worker holds without knowing it, because the answer of its claim never reached it, or
--- without having an outcome to record. p_lost: it was begun, and nobody knows what came of it; the rest was not begun.
-create or replace function esb_give_back(p_worker bigint, p_ids uuid[], p_attempts int[], p_lost boolean[])
+-- without having an outcome to record, or what it will not start now. p_lost: it was begun, and nobody knows what came
+-- of it; the rest was not begun. It is ready again after p_delay.
+create or replace function esb_give_back(p_worker bigint, p_ids uuid[], p_attempts int[], p_lost boolean[], p_delay interval default '0')
 returns table (id uuid, pool smallint) language sql volatile as $$
   with mine as materialized (
     select j.id, x.lost from job j join unnest(p_ids, p_attempts, p_lost) x(id, attempt, lost) on x.id = j.id and x.attempt = j.attempt
      where j.state = 'f' and j.worker_id = p_worker for update of j skip locked),
   upd as (
-    update job j set state = case when mine.lost and j.losses >= 4 then 'b' else 'r' end::"char",
-                     losses = j.losses + mine.lost::int, run_at = least(j.run_at, now())
+    update job j set state = case when mine.lost and j.losses >= 4 then 'b' when p_delay > '0' then 's' else 'r' end::"char",
+                     losses = j.losses + mine.lost::int,
+                     run_at = case when p_delay > '0' then now() + p_delay else least(j.run_at, now()) end
       from mine where j.id = mine.id returning j.*, mine.lost),
   att as (
     insert into attempt (delivery_id, number, started_at, worker_id, outcome)
