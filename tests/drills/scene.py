@@ -204,6 +204,8 @@ class Scene:
     def judge(self) -> Result:
         """The checker's verdict, added to what the drill itself required."""
         history = History(self.sent, self.journal.read(), read_ledger(self.database_url))
+        told = [[s.n, s.key, s.outcome, [[t.started, t.ended, t.status] for t in s.tries]] for s in self.sent]
+        (self.folder / "sent.json").write_text(json.dumps(told))  # beside the journal, for whoever asks why
         result = self.result
         result.violations += check(history, self.expected)
         result.accepted = sum(s.outcome == OK for s in self.sent)
