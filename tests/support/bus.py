@@ -82,7 +82,7 @@ class RunningBus:
         """Ctrl-C, and wait until nothing is left of it."""
         if self._process is not None and self._process.is_running():
             family = [self._process, *self._process.children(recursive=True)]
-            self._process.send_signal(signal.SIGINT)
+            self._process.send_signal(signal.SIGTERM)
             _, left = psutil.wait_procs(family, timeout=45)
             for process in left:
                 process.kill()
