@@ -57,12 +57,16 @@ class Caller:
             return NotCalled(prepared, "dead", "PayloadGone")
         if message.expires_at is not None and message.expires_at <= datetime.now(UTC):
             return NotCalled(prepared, "expired", "expired")
-        chosen = self._chooser.choose(prepared.destination, _longest(prepared))
-        if isinstance(chosen, NotNow):
-            return NotCalled(prepared, "held", chosen.reason, chosen.retry_ms)
-        called = self._attempt(prepared, message, payload, chosen)
-        self._report(called)
-        return called
+        why: NotNow | None = None
+        for option in prepared.options:
+            chosen = self._chooser.choose(option.destination, _longest(option))
+            if isinstance(chosen, Chosen):
+                called = self._attempt(option, message, option.payload or payload, chosen)
+                self._report(called)
+                return called
+            why = why or chosen
+        assert why is not None
+        return NotCalled(prepared, "held", why.reason, why.retry_ms)
 
     def _attempt(self, prepared: Prepared, message: StoredMessage, payload: str, chosen: Chosen) -> Called:
         started = time.monotonic()

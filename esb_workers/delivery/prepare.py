@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from esb_workers.delivery.plan import NO_PLAN, Plan, RouteBook
@@ -27,6 +27,13 @@ class Prepared:
     payload: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     plan: Plan = NO_PLAN
+    index: int | None = None  # the destination's place in its route
+    others: tuple[Prepared, ...] = ()  # where it goes instead, in this order, when this destination would hold it
+
+    @property
+    def options(self) -> tuple[Prepared, ...]:
+        """Every destination that this attempt may go to, the preferred one first."""
+        return self, *self.others
 
 
 class Preparer:
@@ -58,16 +65,34 @@ class Preparer:
     def _one(self, claim: Claim, message: StoredMessage | None, form: tuple[str, str] | None) -> Prepared:
         where: Mapping[str, Any] = claim.cursor or {}
         service = where.get("dest") or self._lanes[claim.lane_id]
-        destination = Destination.parse(service)
         if message is None:
-            return Prepared(claim, destination, service)
-        payload, headers = form if form is not None else (message.payload, message.headers)
+            return Prepared(claim, Destination.parse(service), service)
+        plain = message.payload or "", message.headers
+        if "any" not in where:
+            return self._to(claim, message, service, where.get("i"), form or plain)
+        forms = _forms(form) if form else [plain] * len(where["any"])
+        first, *others = [
+            self._to(claim, message, dest, i, own) for (i, dest), own in zip(where["any"], forms, strict=True)
+        ]
+        return replace(first, others=tuple(others))
+
+    def _to(
+        self, claim: Claim, message: StoredMessage, service: str, index: int | None, form: tuple[str, str]
+    ) -> Prepared:
+        payload, headers = form
         return Prepared(
             claim=claim,
-            destination=destination,
+            destination=Destination.parse(service),
             service=service,
             message=message,
             payload=payload if message.payload is not None else None,
             headers=json.loads(headers) if headers != "{}" else {},
-            plan=self._book.plan(claim.route_id, where.get("i"), service),
+            plan=self._book.plan(claim.route_id, index, service),
+            index=index,
         )
+
+
+def _forms(form: tuple[str, str]) -> list[tuple[str, str]]:
+    """The forms of one delivery for each of its destinations, as routing has packed them."""
+    payloads, headers = (json.loads(part) for part in form)
+    return list(zip(payloads, headers, strict=True))

@@ -33,7 +33,7 @@ def of(result: Result, chance: Callable[[], float] = random.random) -> Record:
     if isinstance(result, NotCalled):
         return Record(_not_called(result))
     decision = _decision(result, chance)
-    row = _base(result.prepared.claim) | _ending(decision, result.prepared)
+    row = _base(result.prepared.claim) | _ending(decision, result.prepared) | _went_to(result.prepared)
     row |= {"detail": _detail(result), "service": result.chosen.instance.id}
     disables = result.chosen.instance.id if isinstance(decision, Dead) and decision.disables else None
     reply = _reply(result) if isinstance(decision, Delivered) else None
@@ -61,10 +61,17 @@ def _base(claim: Claim) -> dict[str, Any]:
     return {"id": claim.id, "attempt": claim.attempt}
 
 
+def _went_to(prepared: Prepared) -> dict[str, Any]:
+    """Which of several destinations the attempt was made at; of a single one there is nothing to say."""
+    if "any" not in (prepared.claim.cursor or {}):
+        return {}
+    return {"at": {"i": prepared.index, "dest": prepared.service}}
+
+
 def _not_called(result: NotCalled) -> dict[str, Any]:
     base = _base(result.prepared.claim)
     if result.ending == "held":
-        return base | {"o": "hold", "held": result.reason, "delay_ms": result.retry_ms}
+        return base | {"o": "hold", "held": result.reason, "delay_ms": result.retry_ms} | _went_to(result.prepared)
     return base | {"o": result.ending, "class": result.reason}
 
 

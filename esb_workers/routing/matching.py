@@ -9,7 +9,7 @@ from typing import Any
 from esb_workers.errors import EsbError, ExpressionError
 from esb_workers.expressions.cel import Expression
 from esb_workers.routing.route import Destination, Route
-from esb_workers.routing.strategies import Chooser, strategies
+from esb_workers.routing.strategies import FIRST_AVAILABLE, Chooser, strategies
 
 Message = Mapping[str, Any]
 Variables = Mapping[str, Any]
@@ -69,6 +69,17 @@ def choose(route: Route, variables: Variables, chooser: Chooser) -> list[Destina
         return list(chosen)
     picked = {destination.index for destination in chosen}
     return [destination for destination in willing if destination.wire_tap or destination.index in picked]
+
+
+def open_choice(route: Route, variables: Variables) -> list[Destination]:
+    """The destinations among which each attempt of the route's one delivery chooses anew, in list order.
+
+    Empty unless the strategy is `first_available`.
+    """
+    if route.strategy != FIRST_AVAILABLE:
+        return []
+    plain = [destination for destination in route.destinations if not destination.wire_tap]
+    return [d for d in plain if d.condition is None or refusal(d.condition, variables) is None]
 
 
 def transforms(route: Route, destination: Destination) -> bool:

@@ -22,6 +22,9 @@ GROUP = "esb.routing_strategies"
 #: Part of the contract, and refused by name until they are there.
 NOT_YET = frozenset({"recipient_list"})
 
+#: Decided anew per attempt, by the worker that delivers; here it only says whom the first attempt would go to.
+FIRST_AVAILABLE = "first_available"
+
 _HERE = "esb_workers.routing.strategies"
 BUILT_IN = {
     "all": f"{_HERE}:everyone",

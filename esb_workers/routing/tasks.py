@@ -21,6 +21,7 @@ from esb_workers.routing import matching
 from esb_workers.routing.book import Book
 from esb_workers.routing.matching import Message, Variables
 from esb_workers.routing.route import Destination, Route
+from esb_workers.routing.table import Match
 from esb_workers.runtime.batch import BatchEngine
 from esb_workers.runtime.engine import Engine
 from esb_workers.runtime.ringer import Ringer
@@ -85,13 +86,35 @@ class Routing:
         if not matches:
             return _end("unroutable", NO_ROUTE)
         variables = matching.variables_of(message, now)
-        return {
-            "to": [
-                self._delivery(stored, message, variables, match.route, d)
-                for match in matches
-                for d in match.destinations
-            ]
-        }
+        return {"to": [row for match in matches for row in self._rows(stored, message, variables, match)]}
+
+    def _rows(self, stored: StoredMessage, message: Message, variables: Variables, match: Match) -> list[Json]:
+        choice = matching.open_choice(match.route, variables)
+        choice = [d for d in choice if self._book.may_use(stored.client_id, d.name)]
+        if not choice:
+            return [self._delivery(stored, message, variables, match.route, d) for d in match.destinations]
+        taps = [d for d in match.destinations if d.wire_tap]
+        return [
+            self._chosen_late(stored, message, variables, match.route, choice),
+            *(self._delivery(stored, message, variables, match.route, d) for d in taps),
+        ]
+
+    def _chosen_late(
+        self, stored: StoredMessage, message: Message, variables: Variables, route: Route, choice: list[Destination]
+    ) -> Json:
+        """One delivery that goes to whichever of several destinations is not held when an attempt is made."""
+        rows = [self._delivery(stored, message, variables, route, destination) for destination in choice]
+        good = [row for row in rows if "status" not in row]
+        if len(good) < 2:
+            return (good or rows)[0]
+        # A lane of the route's own: that of a destination would be shut while another one is open.
+        row = good[0] | {"lane": self._lane(f"|{route.id}")}
+        row["cursor"] = row["cursor"] | {"any": [[one["cursor"]["i"], one["cursor"]["dest"]] for one in good]}
+        if any("payload" in one for one in good):
+            row["cursor"]["form"] = True
+            for part, own in (("payload", stored.payload), ("headers", stored.headers)):
+                row[part] = orjson.dumps([one.get(part, own) for one in good]).decode()
+        return row
 
     def _delivery(
         self, stored: StoredMessage, message: Message, variables: Variables, route: Route, destination: Destination

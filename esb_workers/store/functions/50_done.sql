@@ -35,7 +35,8 @@ returns table (id uuid, lane_id int, okey text) language sql volatile as $$
   union all select null, d.lane, d.okey from made d where d.okey is not null and d.status is null
 $$;
 
--- What became of deliveries. r = [{id, attempt, o, delay_ms, class, detail, service, held}], o one of
+-- What became of deliveries. r = [{id, attempt, o, delay_ms, class, detail, service, held, at}]; at: what the
+-- cursor says from now on, where a delivery has a choice of destinations; o one of
 --   ok dead expired cancelled   ended: the job becomes history
 --   retry                       tried in vain, to be tried again after delay_ms
 --   hold                        could not be tried (held: why); looked at again after delay_ms, costs no try
@@ -45,9 +46,9 @@ $$;
 create or replace function esb_done(p_worker bigint, r jsonb)
 returns table (id uuid, lane_id int, okey text) language sql volatile as $$
   with x as materialized (
-    select * from jsonb_to_recordset(r) as x(id uuid, attempt int, o text, delay_ms bigint, class text, detail jsonb, service uuid, held text)),
+    select * from jsonb_to_recordset(r) as x(id uuid, attempt int, o text, delay_ms bigint, class text, detail jsonb, service uuid, held text, at jsonb)),
   own as materialized (
-    select j.*, x.delay_ms, x.detail, x.service, x.held,
+    select j.*, coalesce(j.cursor || x.at, j.cursor) at, x.delay_ms, x.detail, x.service, x.held,
            -- Cancelled or its service deleted while this attempt was under way: it is not tried again.
            case when x.o in ('retry', 'hold', 'release', 'block') and j.control = 'c' then 'cancelled'
                 when x.o in ('retry', 'hold', 'release', 'block') and j.control = 'd' then 'dead' else x.o end o,
@@ -59,13 +60,13 @@ returns table (id uuid, lane_id int, okey text) language sql volatile as $$
     update job j set
         state = case own.o when 'retry' then 's' when 'hold' then 's' when 'block' then 'b' else 'r' end::"char",
         tries = j.tries + (own.o in ('retry', 'block'))::int, worker_id = null,
-        cursor = case when own.o = 'hold' then coalesce(j.cursor, '{}') || jsonb_build_object('held', own.held) else j.cursor - 'held' end,
+        cursor = case when own.o = 'hold' then coalesce(own.at, '{}') || jsonb_build_object('held', own.held) else own.at - 'held' end,
         -- Not later than it expires: then upkeep ends it, instead of an attempt hours after.
         run_at = least(now() + make_interval(secs => coalesce(own.delay_ms, 0) / 1000.0), j.expires_at)
       from own where j.id = own.id and own.o in ('retry', 'block', 'release', 'hold')),
   hist as (
     insert into delivery (id, message_id, route_id, lane_id, service_id, status, attempts, class, cursor, last, seq, okey, created_at)
-    select id, message_id, route_id, lane_id, service, case o when 'ok' then 'delivered' else o end, attempt, class, cursor - 'held',
+    select id, message_id, route_id, lane_id, service, case o when 'ok' then 'delivered' else o end, attempt, class, at - 'held',
            detail || jsonb_build_object('number', attempt, 'startedAt', started_at, 'finishedAt', now()), seq, okey, created_at
       from own where o not in ('retry', 'block', 'release', 'hold')),
   att as (
