@@ -79,7 +79,7 @@ class RunningBus:
         wait_until(self.is_ready, 60, f"the bus's start (see {self.folder}/up.log)")
 
     def stop(self) -> None:
-        """Ctrl-C, and wait until nothing is left of it."""
+        """Ask it to stop, and wait until nothing is left of it."""
         if self._process is not None and self._process.is_running():
             family = [self._process, *self._process.children(recursive=True)]
             self._process.send_signal(signal.SIGTERM)
