@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from flask import Response
 
 from esb_api.answers import answer, created, no_content
-from esb_api.call import Call
+from esb_api.call import JSON, Call
 from esb_api.etag import check_if_match
 from esb_api.operations import Resource
 from esb_api.pages import cursor_id, page
@@ -36,6 +36,8 @@ workflows = Resource("workflows")
 
 #: A version never changes, so its version of what can be written never does.
 ETAG = 1
+#: Media types of a picture; the first is what whoever takes anything gets.
+_FORMS: Final = {JSON: "json", "image/svg+xml": "svg", "text/vnd.mermaid": "mermaid"}
 
 
 @workflows.operation(
@@ -97,12 +99,16 @@ def delete_workflow(call: Call, workflow_id: str) -> Response:
     "GET", "/orchestration/workflows/{id}/graph", access=Access.OPERATOR, query=GraphQuery, answers={200: GraphAnswer}
 )
 def read_workflow_graph(call: Call, workflow_id: str, query: GraphQuery) -> Response:
-    """Draw a workflow: as nodes and edges, as a Mermaid flowchart, or as SVG."""
+    """Draw a workflow: as nodes and edges, as a Mermaid flowchart, or as SVG.
+
+    `format` wins over `Accept`, which says `image/svg+xml` or `text/vnd.mermaid`; without either, nodes and edges.
+    """
     row = call.api.orchestration.workflow(workflow_id)
     program = call.api.orchestration.programs.get(row.id).program
-    if query.format == "mermaid":
+    form = query.format or _FORMS.get(call.accept_mimetypes.best_match(_FORMS, default=JSON), "json")
+    if form == "mermaid":
         return Response(graphs.as_mermaid(program), content_type="text/vnd.mermaid; charset=utf-8")
-    if query.format == "svg":
+    if form == "svg":
         return Response(graphs.as_svg(program), content_type="image/svg+xml")
     data = graphs.as_data(program)
     nodes = [GraphNode(**node) for node in data["nodes"]]

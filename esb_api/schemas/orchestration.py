@@ -128,7 +128,9 @@ class CheckAnswer(Answer):
 class GraphQuery(Query):
     """The form of the picture."""
 
-    format: Literal["json", "mermaid", "svg"] = "json"
+    format: Annotated[
+        Literal["json", "mermaid", "svg"] | None, Field(description="Default: what `Accept` asks for, else `json`.")
+    ] = None
 
 
 class GraphNode(Answer):

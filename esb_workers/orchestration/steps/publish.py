@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from esb_workers.expressions.topics import is_message_type
 from esb_workers.orchestration.failures import VALIDATION_ERROR, Failure, StepFailed
@@ -21,7 +21,14 @@ class PublishConfig(Config):
     headers: dict[str, str] = Field({}, description="Templates of headers.")
     source: str | None = Field(None, min_length=1, max_length=1024, description="Default: the workflow's name.")
     ordering_key: str | None = Field(None, min_length=1, max_length=1000)
-    wait_for_delivery: Literal[False] = False
+    wait_for_delivery: bool = False
+
+    @field_validator("wait_for_delivery")
+    @classmethod
+    def _no_waiting(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("is not available yet: a publish step goes on once the message is accepted")
+        return value
 
 
 class _Compiled(NamedTuple):

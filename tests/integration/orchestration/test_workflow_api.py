@@ -359,6 +359,10 @@ def test_graphs(api: ApiClient) -> None:
     mermaid = api.get(f"/orchestration/workflows/{id_}/graph?format=mermaid")
     assert "s0 --> s1" in mermaid.text
     assert api.get(f"/orchestration/workflows/{id_}/graph?format=svg").text.startswith("<svg")
+    path = f"/orchestration/workflows/{id_}/graph"
+    assert api.get(path, Accept="image/svg+xml").content_type == "image/svg+xml"
+    assert api.get(path, Accept="text/html, */*;q=0.1").content_type == "application/json"
+    assert api.get(f"{path}?format=json", Accept="image/svg+xml").content_type == "application/json"  # wins
 
 
 def test_an_input_that_does_not_fit_its_schema_is_refused(api: ApiClient) -> None:
