@@ -62,11 +62,11 @@ def key_authenticator(api: Api) -> Authenticator:
 
 def key_of(call: Call) -> str | None:
     """The key the request bears, if any."""
-    key = call.environ.get("HTTP_X_API_KEY")
-    if key is not None:
-        return str(key).strip()
+    key = str(call.environ.get("HTTP_X_API_KEY", "")).strip()
+    if key:  # an empty header is none: some callers send it beside the one that counts
+        return key
     scheme, _, token = call.environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
+    return token.strip() or None if scheme.lower() == "bearer" else None
 
 
 def _holder(api: Api, call: Call, key: str, cached: bool) -> Principal:

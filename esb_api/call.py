@@ -8,7 +8,6 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from flask import Request, request
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from esb_api.body import parse_json
 from esb_api.principals import NOBODY, Principal
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
 
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
+#: How much of a body that is too large is read and thrown away: so many times the limit, in pieces of so many bytes.
+_PATIENCE: Final = 16
+_PIECE: Final = 1 << 16
 
 _VISIBLE: Final = re.compile(r"[!-~]{1,200}")
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -43,6 +45,7 @@ class Call(Request):
         given = environ.get("HTTP_X_CORRELATION_ID")
         self._correlation_id: str | None = given if given is not None and _VISIBLE.fullmatch(given) else None
         self._raw: bytes | None = None
+        self._refused: TooLarge | None = None
 
     # --- correlation ---------------------------------------------------------------------------------
 
@@ -78,6 +81,8 @@ class Call(Request):
 
     def raw_body(self, limit: int) -> bytes:
         """The body's bytes, at most `limit`. Raises TooLarge, UnsupportedMediaType. May be called again."""
+        if self._refused is not None:
+            raise self._refused
         if self._raw is None:
             if self.environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower() != "identity":
                 raise UnsupportedMediaType("Encoded bodies are not taken.", code="unsupported_content_encoding")
@@ -85,20 +90,34 @@ class Call(Request):
         return self._raw
 
     def _read(self, limit: int) -> bytes:
+        # Straight from the server: Flask's wrapping of the stream costs more than reading a small body, and would
+        # cut a chunked body that is too long where it should refuse it.
         length = self.environ.get("CONTENT_LENGTH") or ""
-        if length.isdecimal():
-            if int(length) > limit:
-                raise _too_large(limit)
-            # Straight from the server: Flask's wrapping of the stream costs more than reading a small body.
-            raw: bytes = self.environ["wsgi.input"].read(int(length))
-            if len(raw) < int(length):
-                raise Malformed("The body ended before its Content-Length.")
-            return raw
-        self.max_content_length = limit
-        try:
-            return self.get_data(cache=False)
-        except RequestEntityTooLarge:
-            raise _too_large(limit) from None
+        if not length.isdecimal():
+            return self._read_chunks(limit)
+        if int(length) > limit:
+            raise self._too_large(limit)
+        raw: bytes = self.environ["wsgi.input"].read(int(length))
+        if len(raw) < int(length):
+            raise Malformed("The body ended before its Content-Length.")
+        return raw
+
+    def _read_chunks(self, limit: int) -> bytes:
+        if not self.environ.get("wsgi.input_terminated"):
+            return b""  # without a length, only a server that knows where the body ends may be asked for it
+        raw: bytes = self.environ["wsgi.input"].read(limit + 1)
+        if len(raw) > limit:
+            raise self._too_large(limit)
+        return raw
+
+    def _too_large(self, limit: int) -> TooLarge:
+        # The rest is read all the same, within reason: from a server that hangs up on a body, its sender may see a
+        # broken connection in place of the refusal.
+        stream, left = self.environ["wsgi.input"], limit * _PATIENCE
+        while left > 0 and (piece := stream.read(min(left, _PIECE))):
+            left -= len(piece)
+        self._refused = TooLarge(f"The body is over the limit of {limit} bytes.", limit=limit)
+        return self._refused
 
     def json_body(self, limit: int, *, optional: bool = False, patch: bool = False) -> Any:
         """The body as strict JSON. An absent one reads as `{}` where it is `optional`, else it is malformed."""
@@ -114,10 +133,6 @@ class Call(Request):
     def _is_json(self, patch: bool) -> bool:
         charset = self.mimetype_params.get("charset", "utf-8").lower()
         return charset in ("utf-8", "utf8") and (self.mimetype == JSON or (patch and self.mimetype == MERGE_PATCH))
-
-
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"The body is over the limit of {limit} bytes.", limit=limit)
 
 
 def current_call() -> Call:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -64,6 +65,18 @@ def test_json_may_name_its_charset(api: ApiClient, content_type: str) -> None:
 def test_a_body_over_the_limit_is_413(api: ApiClient) -> None:
     response = post_raw(api, b'"' + b"a" * (1 << 20) + b'"')
     assert (response.status_code, response.json["limit"]) == (413, 1 << 20)
+
+
+@pytest.mark.parametrize(("size", "status"), [((1 << 20), 413), ((1 << 20) - 1, 400), (40 << 20, 413)])
+def test_a_chunked_body_has_the_same_limit(api: ApiClient, size: int, status: int) -> None:
+    body = BytesIO(b'"' + b"a" * size)
+    response = api._client.post(
+        "/services", input_stream=body, headers={"X-API-Key": OPERATOR_KEY, "Content-Type": "application/json"},
+        environ_overrides={"wsgi.input_terminated": True, "CONTENT_LENGTH": ""},
+    )  # fmt: skip
+    assert (response.status_code, response.content_type) == (status, "application/problem+json")
+    # The rest is read all the same, so that its sender gets to see the refusal; but not without end.
+    assert (body.read() == b"") == (size < 16 << 20)
 
 
 @pytest.mark.parametrize(("body", "status"), [(None, 201), ({}, 201), ({"a": 1}, 422), ([], 422), ("x", 422)])
