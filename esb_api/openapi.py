@@ -188,6 +188,7 @@ def _request_body(operation: Operation, refs: Refs) -> Json | None:
         schema = dict(refs[operation.body, "validation"])
         if operation.merges:
             schema["$ref"] += "Patch"
+        if operation.method == "PATCH":
             content[MERGE_PATCH] = {"schema": schema}
         content[JSON] = {"schema": schema}
     return {"content": content, "required": not operation.body_optional} if content else None

@@ -15,6 +15,8 @@ from uuid import UUID
 import orjson
 
 from esb_workers.errors import FieldError, Invalid
+from esb_workers.registry.versions import Version, parse_version
+from esb_workers.store.clients import KeyRow
 
 Row = TypeVar("Row")
 Item = TypeVar("Item")
@@ -26,7 +28,7 @@ def encode_cursor(*key: str | int) -> str:
 
 
 def decode_cursor(cursor: str | None, *kinds: type) -> tuple[Any, ...] | None:
-    """The key in `cursor`, one value for each of `kinds` (str, int or UUID; an id is answered as str).
+    """The key in `cursor`, one value for each of `kinds` (str, int, UUID or Version; the last two answered as str).
 
     None for no cursor. Raises Invalid for a text that no page has answered with.
     """
@@ -59,10 +61,36 @@ def page(rows: Sequence[Row], limit: int, item: Callable[[Row], Item], key: Call
     return {"items": [item(row) for row in shown], "next_cursor": after}
 
 
+def page_of_all(
+    rows: Sequence[Row],
+    limit: int,
+    after: tuple[Any, ...] | None,
+    item: Callable[[Row], Item],
+    key: Callable[[Row], tuple[Any, ...]],
+    order: Callable[[tuple[Any, ...]], Any] = tuple,
+) -> dict[str, Any]:
+    """The page after the key `after`, of `rows`, which are all there are, sorted downwards by `order(key(row))`."""
+    rest = [row for row in rows if after is None or order(key(row)) < order(after)]
+    return page(rest[: limit + 1], limit, item, key)
+
+
+def key_page(rows: Sequence[KeyRow], limit: int, cursor: str | None, item: Callable[[KeyRow], Item]) -> dict[str, Any]:
+    """The page of a list of API keys, newest first: their ids are words of chance, so the time is in the cursor."""
+
+    def key(row: KeyRow) -> tuple[int, str]:
+        return round(row.created_at.timestamp() * 1_000_000), row.id
+
+    rows = sorted(rows, key=key, reverse=True)
+    return page_of_all(rows, limit, decode_cursor(cursor, int, str), item, key)
+
+
 def _as(kind: type, value: Any) -> Any:
     if kind is UUID and isinstance(value, str):
         return str(UUID(value))
     if kind is int and isinstance(value, int) and abs(value) < 1 << 63:
+        return value
+    if kind is Version and isinstance(value, str):
+        parse_version(value)
         return value
     if kind is str and isinstance(value, str) and "\0" not in value:
         return value

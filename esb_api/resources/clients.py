@@ -11,7 +11,8 @@ from esb_api.answers import answer, created, no_content, secret
 from esb_api.call import Call
 from esb_api.etag import check_if_match
 from esb_api.operations import Resource
-from esb_api.pages import cursor_id, page
+from esb_api.pages import cursor_id, key_page, page
+from esb_api.params import PageQuery
 from esb_api.patches import merged
 from esb_api.principals import Access
 from esb_api.schemas.clients import (
@@ -115,10 +116,11 @@ def create_client_key(call: Call, client_id: str, body: RotationBody) -> Respons
     return secret(created(model, f"/clients/{client_id}/keys"))
 
 
-@clients.operation("GET", "/clients/{id}/keys", access=Access.OPERATOR, answers={200: KeysAnswer})
-def list_client_keys(call: Call, client_id: str) -> Response:
+@clients.operation("GET", "/clients/{id}/keys", access=Access.OPERATOR, query=PageQuery, answers={200: KeysAnswer})
+def list_client_keys(call: Call, client_id: str, query: PageQuery) -> Response:
     """List a client's keys, newest first."""
-    return answer(KeysAnswer(items=[_key(row) for row in call.api.clients.keys(client_id)]))
+    rows = call.api.clients.keys(client_id)
+    return answer(KeysAnswer(**key_page(rows, query.limit, query.cursor, _key)))
 
 
 @clients.operation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 from flask import Response
 
@@ -11,7 +12,7 @@ from esb_api.answers import answer, created, no_content, secret
 from esb_api.call import Call
 from esb_api.etag import check_if_match
 from esb_api.operations import Resource
-from esb_api.pages import cursor_id, decode_cursor, encode_cursor, page
+from esb_api.pages import cursor_id, decode_cursor, encode_cursor, key_page, page, page_of_all
 from esb_api.params import PageQuery
 from esb_api.patches import merged
 from esb_api.principals import Access
@@ -40,6 +41,7 @@ from esb_api.schemas.services import (
 )
 from esb_workers.errors import Forbidden
 from esb_workers.health import checks
+from esb_workers.registry.versions import Version, parse_version
 from esb_workers.store.checks import Recorded
 from esb_workers.store.clients import KeyRow
 from esb_workers.store.services import CheckRow, ServiceRow
@@ -157,7 +159,16 @@ def discover_services(call: Call, name: str, query: DiscoverQuery) -> Response:
     if client is not None and not client.may_use(name):
         raise Forbidden("This client may not use the service.", code="service_forbidden")
     rows = call.api.services.discover(name, query.version, query.tag)
-    return answer(InstancesAnswer(items=[_instance(row) for row in rows]))
+    after = decode_cursor(query.cursor, Version, UUID)
+    return answer(InstancesAnswer(**page_of_all(rows, query.limit, after, _instance, _place, _order)))
+
+
+def _place(row: ServiceRow) -> tuple[str, str]:
+    return row.version, row.id
+
+
+def _order(place: tuple[str, str]) -> tuple[Version, str]:
+    return parse_version(place[0]), place[1]
 
 
 def _instance(row: ServiceRow) -> InstanceAnswer:
@@ -231,10 +242,13 @@ def create_service_key(call: Call, service_id: str) -> Response:
     return secret(created(model, f"/services/{service_id}/keys"))
 
 
-@services.operation("GET", "/services/{id}/keys", access=Access.OPERATOR, answers={200: ServiceKeysAnswer})
-def list_service_keys(call: Call, service_id: str) -> Response:
+@services.operation(
+    "GET", "/services/{id}/keys", access=Access.OPERATOR, query=PageQuery, answers={200: ServiceKeysAnswer}
+)
+def list_service_keys(call: Call, service_id: str, query: PageQuery) -> Response:
     """List an instance's keys, newest first."""
-    return answer(ServiceKeysAnswer(items=[_key(row) for row in call.api.services.keys(service_id)]))
+    rows = call.api.services.keys(service_id)
+    return answer(ServiceKeysAnswer(**key_page(rows, query.limit, query.cursor, _key)))
 
 
 @services.operation(

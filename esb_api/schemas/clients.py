@@ -15,6 +15,7 @@ from esb_workers.expressions.topics import parse_pattern
 Status = Literal["active", "suspended"]
 
 _MOST: Final = 1_000_000_000
+UNSET_IS_LEFT_OUT: Final = Field(exclude_if=lambda value: value is None)
 _SERVICE = rf"^\*$|{NAME_PATTERN}"
 
 
@@ -42,7 +43,7 @@ class RateLimitsBody(Body):
 class ClientBody(Body):
     """A client as people register it."""
 
-    read_only: ClassVar[frozenset[str]] = frozenset(("id", "createdAt", "updatedAt"))
+    read_only: ClassVar[frozenset[str]] = frozenset(("id", "apiKey", "keyId", "createdAt", "updatedAt"))
 
     name: Annotated[Name, Field(description="Unique without regard to case.")]
     allowed_services: Annotated[
@@ -81,12 +82,12 @@ class ClientQuery(PageQuery):
 
 
 class RateLimitsAnswer(Answer):
-    """The limits that are set."""
+    """The limits that are set, and no others."""
 
-    requests_per_second: int | None = None
-    requests_per_minute: int | None = None
-    requests_per_hour: int | None = None
-    requests_per_day: int | None = None
+    requests_per_second: Annotated[int | None, UNSET_IS_LEFT_OUT] = None
+    requests_per_minute: Annotated[int | None, UNSET_IS_LEFT_OUT] = None
+    requests_per_hour: Annotated[int | None, UNSET_IS_LEFT_OUT] = None
+    requests_per_day: Annotated[int | None, UNSET_IS_LEFT_OUT] = None
 
 
 class ClientAnswer(Answer):
@@ -137,7 +138,7 @@ class KeysAnswer(Answer):
     """A client's keys, newest first."""
 
     items: list[KeyAnswer]
-    next_cursor: None = None
+    next_cursor: str | None
 
 
 class HourAnswer(Answer):

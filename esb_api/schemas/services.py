@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo
+from pydantic_core import PydanticCustomError
 
 from esb_api.params import PageQuery
-from esb_api.schemas.base import Answer, Body, Query
+from esb_api.schemas.base import Answer, Body
 from esb_api.schemas.retries import RetryPolicyBody
 from esb_api.schemas.types import COMMAS, Moment, Name, Words, checked, milliseconds
 from esb_workers.health.judge import parse_expected
+from esb_workers.health.probe import tcp_place
 from esb_workers.registry.secrets import check_secret
 from esb_workers.registry.versions import parse_range, parse_version
 from esb_workers.transport.errors import RequestRefused
@@ -47,39 +48,54 @@ def _check_endpoint(text: str) -> None:
 
 
 def _check_tcp(text: str) -> None:
-    parts = urlsplit(text)
-    if parts.scheme != "tcp" or not parts.hostname or not parts.port or parts.path.strip("/") or parts.query:
-        raise ValueError("must be tcp://HOST:PORT")
+    try:
+        tcp_place(text)
+    except (RequestRefused, ValueError):
+        raise ValueError("must be tcp://HOST:PORT, HOST:PORT or an http(s) URL") from None
+
+
+def _check_header_name(name: str) -> None:
+    if _OWN_HEADERS.fullmatch(name):
+        raise ValueError("is written by the bus itself")
+
+
+def _check_heartbeat(text: str) -> None:
+    raise ValueError("a heartbeat comes from the service: there is no url to check")
+
+
+_URL_CHECKS: Final = {"http": check_url, "tcp": _check_tcp, "heartbeat": _check_heartbeat}
+
+
+def _fits_type(url: str | None, info: ValidationInfo) -> str | None:
+    kind = info.data.get("type")  # absent if it is itself at fault
+    if url is None and kind in ("http", "tcp"):
+        raise PydanticCustomError("missing", "is required")
+    if url is not None and kind is not None:
+        _URL_CHECKS[kind](url)
+    return url
 
 
 class HealthCheckBody(Body):
     """How the service's health is found out."""
 
+    type: Literal["http", "tcp", "heartbeat"] = "http"  # first: what the url may be depends on it
     url: Annotated[
-        str | None,
-        Field(max_length=2000, description="`http(s)://…`, or `tcp://HOST:PORT` for type `tcp`; none for `heartbeat`."),
+        Annotated[str, StringConstraints(max_length=2000)] | None,
+        AfterValidator(_fits_type),
+        Field(
+            validate_default=True,
+            description="`http(s)://…`; for type `tcp` also `tcp://HOST:PORT` or `HOST:PORT`; none for `heartbeat`.",
+        ),
     ] = None
     interval: Annotated[int, milliseconds(50, _DAY)] = 30_000
     timeout: Annotated[int, milliseconds(1, 600_000)] = 5000
     healthy_threshold: Annotated[int, Field(ge=1, le=100, description="Good checks in a row for `healthy`.")] = 2
     unhealthy_threshold: Annotated[int, Field(ge=1, le=100, description="Bad checks in a row for `unhealthy`.")] = 3
     expected_status: Annotated[str, checked(parse_expected), Field(max_length=100, examples=["2xx", "200,204"])] = "2xx"
-    type: Literal["http", "tcp", "heartbeat"] = "http"
     ttl: Annotated[
         int | None,
         milliseconds(50, 30 * _DAY, "Time without a heartbeat until `unhealthy`; three intervals unless given."),
     ] = None
-
-    @model_validator(mode="after")
-    def _fits_type(self) -> Self:
-        if self.type == "heartbeat":
-            if self.url is not None:
-                raise ValueError("a heartbeat comes from the service: there is no url to check")
-        elif self.url is None:
-            raise ValueError("url is required")
-        else:
-            (check_url if self.type == "http" else _check_tcp)(self.url)
-        return self
 
 
 class DeliveryBody(Body):
@@ -90,7 +106,7 @@ class DeliveryBody(Body):
     timeout: Annotated[int, milliseconds(1, 3_600_000)] = 10_000
     headers: Annotated[
         dict[
-            Annotated[str, StringConstraints(pattern=_HEADER_NAME)],
+            Annotated[str, StringConstraints(pattern=_HEADER_NAME), checked(_check_header_name)],
             Annotated[str, StringConstraints(pattern=_HEADER_VALUE)],
         ],
         Field(max_length=100, description="Sent with every call; they win over a message's headers."),
@@ -105,13 +121,6 @@ class DeliveryBody(Body):
         Annotated[str, checked(check_secret), Field(pattern="^whsec_[A-Za-z0-9+/]{32,86}={0,2}$")] | None,
         Field(description="`whsec_` and the base64 of 24 to 64 bytes. Shown only by creation and rotation."),
     ] = None
-
-    @model_validator(mode="after")
-    def _leaves_own_headers(self) -> Self:
-        for name in self.headers:
-            if _OWN_HEADERS.fullmatch(name):
-                raise ValueError(f"the header {name} is written by the bus itself")
-        return self
 
 
 class ServiceBody(Body):
@@ -160,7 +169,7 @@ class ServiceQuery(PageQuery):
     tag: Annotated[Words | None, Field(description="Any of these tags.")] = None
 
 
-class DiscoverQuery(Query):
+class DiscoverQuery(PageQuery):
     """What instances are wanted."""
 
     version: Annotated[
@@ -257,7 +266,9 @@ class InstanceAnswer(Answer):
     version: str
     endpoint: str
     weight: int
+    status: Status
     health: Health
+    circuit: Circuit
     tags: list[str]
     metadata: dict[str, Any]
 
@@ -266,6 +277,7 @@ class InstancesAnswer(Answer):
     """The instances that may be called, highest version first."""
 
     items: list[InstanceAnswer]
+    next_cursor: str | None
 
 
 class FoundAnswer(Answer):
@@ -312,7 +324,7 @@ class ServiceKeysAnswer(Answer):
     """A service's keys, newest first."""
 
     items: list[ServiceKeyAnswer]
-    next_cursor: None = None
+    next_cursor: str | None
 
 
 class SecretAnswer(Answer):

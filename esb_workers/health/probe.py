@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from esb_workers.transport.http import HttpCaller
 _BODY = 16 * 1024
 _HEADERS = (("User-Agent", "python-esb health check"), ("Accept", "*/*"))
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_TCP_SCHEMES = ("tcp", *_DEFAULT_PORTS)
 
 
 def probe(caller: HttpCaller, health_check: dict[str, Any]) -> Finding:
@@ -34,14 +36,19 @@ def _http(caller: HttpCaller, health_check: dict[str, Any]) -> Finding:
 
 
 def _tcp(caller: HttpCaller, health_check: dict[str, Any]) -> Finding:
-    parts = urlsplit(health_check["url"])
+    return Finding(True, caller.reach(*tcp_place(health_check["url"]), _timeout(health_check)))
+
+
+def tcp_place(url: str) -> tuple[str, int]:
+    """Host and port in `tcp://HOST:PORT`, `HOST:PORT`, or a URL over HTTP. Raises RequestRefused."""
     try:
+        parts = urlsplit(url if "://" in url else f"tcp://{url}")
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
     except ValueError:
         port = None
-    if not parts.hostname or not port:
+    if not port or not parts.hostname or parts.scheme not in _TCP_SCHEMES or re.search(r"[\x00-\x20\x7f@]", url):
         raise RequestRefused("the URL must name a host and a port")
-    return Finding(True, caller.reach(parts.hostname, port, _timeout(health_check)))
+    return parts.hostname, port
 
 
 def _timeout(health_check: dict[str, Any]) -> int:

@@ -99,15 +99,19 @@ def test_a_new_instance_takes_delivery_and_secret_of_its_name(api: ApiClient) ->
         ({"weight": "1"}, "weight"),
         ({"tags": ["a", "b,c"]}, "tags[1]"),
         ({"metadata": []}, "metadata"),
-        ({"healthCheck": {}}, "healthCheck"),
+        ({"healthCheck": {}}, "healthCheck.url"),
+        ({"healthCheck": {"url": "nope"}}, "healthCheck.url"),
+        ({"healthCheck": {"type": "tcp"}}, "healthCheck.url"),
+        ({"healthCheck": {"type": "grpc", "url": "http://x"}}, "healthCheck.type"),
         ({"healthCheck": {"url": "http://x", "interval": "30000"}}, "healthCheck.interval"),
         ({"healthCheck": {"url": "http://x", "interval": 0}}, "healthCheck.interval"),
         ({"healthCheck": {"url": "http://x", "expectedStatus": "6xx"}}, "healthCheck.expectedStatus"),
-        ({"healthCheck": {"url": "http://x", "type": "tcp"}}, "healthCheck"),
-        ({"healthCheck": {"url": "http://x", "type": "heartbeat"}}, "healthCheck"),
+        ({"healthCheck": {"url": "tcp://x", "type": "tcp"}}, "healthCheck.url"),
+        ({"healthCheck": {"url": "tcp://x:99999", "type": "tcp"}}, "healthCheck.url"),
+        ({"healthCheck": {"url": "http://x", "type": "heartbeat"}}, "healthCheck.url"),
         ({"delivery": {"method": "post"}}, "delivery.method"),
         ({"delivery": {"headers": {"a b": "c"}}}, "delivery.headers.a b"),
-        ({"delivery": {"headers": {"Host": "x"}}}, "delivery"),
+        ({"delivery": {"headers": {"Host": "x"}}}, "delivery.headers.Host"),
         ({"delivery": {"retryPolicy": {"maxRetries": -1}}}, "delivery.retryPolicy.maxRetries"),
         ({"delivery": {"retryPolicy": {"tries": 1}}}, "delivery.retryPolicy.tries"),
         ({"delivery": {"signingSecret": "secret"}}, "delivery.signingSecret"),
@@ -182,8 +186,9 @@ def test_patch_merges_and_null_resets(api: ApiClient) -> None:
 
 def test_a_merge_patch_may_say_so(api: ApiClient) -> None:
     service = register(api)
-    response = api.patch(f"/services/{service['id']}", {"weight": 2}, Content_Type="application/merge-patch+json")
-    assert response.status_code == 200
+    for path, change in (("", {"weight": 2}), ("/status", {"status": "maintenance"})):
+        response = api.patch(f"/services/{service['id']}{path}", change, Content_Type="application/merge-patch+json")
+        assert response.status_code == 200, response.json
 
 
 def test_if_match_guards_every_change(api: ApiClient) -> None:
@@ -285,7 +290,29 @@ def test_discovery_knows_npm_ranges_status_and_tags(api: ApiClient, database: Da
         )
     assert found("?version=^1") == []
     assert found("?version=*") == ["2.0.0"]
-    assert api.get("/services/discover/nobody").json == {"items": []}
+    assert api.get("/services/discover/nobody").json == {"items": [], "nextCursor": None}
+
+
+def test_discovery_pages_like_any_list(api: ApiClient) -> None:
+    for n, version in enumerate(["1.9.0", "1.10.0", "1.9.0", "2.0.0-rc.1"]):
+        register(api, version=version, endpoint=f"http://127.0.0.1:900{n}")
+    path, seen, cursor = "/services/discover/orders", [], ""
+    while cursor is not None:
+        page = api.get(f"{path}?limit=1{cursor and f'&cursor={cursor}'}").json
+        seen += page["items"]
+        cursor = page["nextCursor"]
+    assert [item["version"] for item in seen] == ["2.0.0-rc.1", "1.10.0", "1.9.0", "1.9.0"]
+    assert {item["status"] for item in seen} == {"active"}
+    assert len({item["id"] for item in seen}) == 4
+    assert api.get(f"{path}?cursor=nonsense").status_code == 422
+    assert api.get(f"{path}?limit=0").status_code == 422
+
+
+@pytest.mark.parametrize(
+    "url", ["tcp://127.0.0.1:5432", "127.0.0.1:5432", "[::1]:5432", "http://127.0.0.1:3001/health"]
+)
+def test_a_tcp_check_takes_a_host_and_a_port_in_any_spelling(api: ApiClient, url: str) -> None:
+    assert register(api, healthCheck={"type": "tcp", "url": url})["healthCheck"]["url"] == url
 
 
 def test_a_secret_is_rotated_with_overlap(api: ApiClient) -> None:
