@@ -79,7 +79,7 @@ class Engine(ABC):
         self._next_due = 0.0  # monotonic moment of the next look for rows that are due
         self._next_timer = math.inf  # monotonic moment of the next known timer
         self._timers_changed = True
-        self._after_lane = 0
+        self._after = {True: 0, False: 0}  # the lane whose turn was last; True: in claims open to all lanes
         self._threads: list[threading.Thread] = []
         self._held: dict[Held, None] = {}  # claimed here, and not recorded or given up yet
         self._suspect: Held | None = None  # the one that is under way, or was the last
@@ -250,7 +250,7 @@ class Engine(ABC):
                 limit,
                 room,
                 rooms=rooms,
-                after_lane=self._after_lane,
+                after_lane=self._after[room > 0],
                 lease_seconds=lease_seconds,
             )
             if claims and (took := time.monotonic() - asked) > LATE_CLAIM:
@@ -262,7 +262,7 @@ class Engine(ABC):
             self._held.update(dict.fromkeys(Held(c.id, c.attempt) for c in claims))
             drill.crash_point(drill.AFTER_CLAIM)
             self.figures.claimed += len(claims)
-            self._after_lane = max(c.lane_id for c in claims)
+            self._after[room > 0] = last_turn({c.lane_id for c in claims}, self._after[room > 0])
             if len(claims) == limit:
                 self.ringer.ring(self.pool)  # there is more than this process takes: wake the next one
         return claims
@@ -336,3 +336,8 @@ class Engine(ABC):
             with self.database.cursor() as cursor:
                 if jobs.promote(cursor, keys):
                     self._poked.set()
+
+
+def last_turn(lanes: set[int], after: int) -> int:
+    """The lane whose turn came last, of those taken in turn after `after` and round to the beginning."""
+    return max({lane for lane in lanes if lane <= after} or lanes)

@@ -12,6 +12,7 @@ import pytest
 from esb_workers.app import make_celery
 from esb_workers.errors import Unavailable
 from esb_workers.runtime.batch import BatchEngine
+from esb_workers.runtime.engine import last_turn
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.runtime.slots import Outcome, SlotEngine
 from esb_workers.settings import Settings
@@ -298,3 +299,24 @@ def test_a_batch_leaves_what_workers_died_of_for_the_end(
     eventually(lambda: statuses(database) == dict.fromkeys(wanted, "delivered"), seconds=20)
     engine.stop(5)
     assert batches == [[0, 0, 0, 0], [2], [2], [2]]
+
+
+def test_a_lane_that_is_new_gets_its_turn_while_others_keep_every_slot_busy(
+    database: Database, start: Start, eventually: Callable[..., None]
+) -> None:
+    for n in range(6):
+        submit(database, f"busy-{n}", 400)
+    engine = start(lambda claim: time.sleep(0.01) or {"o": "ok"})  # type: ignore[func-returns-value]
+    eventually(lambda: engine.figures.recorded > 300, seconds=20)
+    wanted = submit(database, "new", 1)
+    with database.cursor() as cursor:
+        cursor.execute("update job set run_at = now() + interval '1 ms' where id = any(%s::uuid[])", (wanted,))
+    eventually(lambda: wanted[0] in statuses(database), seconds=20)
+    assert len(statuses(database)) < 2400, "the others were not empty yet"
+
+
+@pytest.mark.parametrize(
+    ("lanes", "after", "last"), [({4, 7}, 3, 7), ({9, 1, 2}, 8, 2), ({5}, 5, 5), ({1, 2, 3}, 3, 3)]
+)
+def test_turns_go_on_where_they_left_off_also_round_the_end(lanes: set[int], after: int, last: int) -> None:
+    assert last_turn(lanes, after) == last
