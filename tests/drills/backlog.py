@@ -32,12 +32,17 @@ def backlog(scene: Scene) -> None:
     for name in names:  # the last one is dead: nothing listens there
         endpoint = "http://127.0.0.1:9" if name == names[-1] else f"{url}/{name}"
         scene.bus.create("/services", {"name": name, "version": "1.0.0", "endpoint": endpoint})
-    few = _claims(scene)
+    few = _claims_in_peace(scene)
     before = Footprint.of(scene)
+    pool = scene.bus.processes("esb worker delivery")
+    for process in pool:
+        process.suspend()  # until the claims below are measured
     _fill(scene, names, 50_000 if scene.quick else ROWS)
     hits = scene.receivers["a"].hits
     start = len(hits)
     many = _claims(scene)
+    for process in pool:
+        process.resume()
     with scene.load(Plan(per_second=10)) as load:
         time.sleep(20)
         more = _claims(scene)
@@ -73,8 +78,20 @@ def backlog(scene: Scene) -> None:
     scene.require(lag <= 10, "I8 isolation", f"a new message waited {lag:.1f} s behind the backlog")
 
 
+def _claims_in_peace(scene: Scene) -> float:
+    """The same with a thousand due, while no worker takes them."""
+    pool = scene.bus.processes("esb worker delivery")
+    for process in pool:
+        process.suspend()
+    _fill(scene, [f"lane-{i}" for i in range(LANES)], 1000)
+    took = _claims(scene)
+    for process in pool:
+        process.resume()
+    return took
+
+
 def _fill(scene: Scene, names: list[str], rows: int) -> None:
-    """Deliveries of one message, as if routed long ago, by COPY's little brother: they have no number of the drill."""
+    """Deliveries of one message, as if routed long ago: they have no number of the drill."""
     scene.sql(
         "insert into message (id, source, type, correlation_id, payload) select esb_uuid_at(now()), 'backlog', 'backlog', 'backlog', '{\"n\": -1}'"
     )
@@ -82,7 +99,7 @@ def _fill(scene: Scene, names: list[str], rows: int) -> None:
         scene.sql("select esb_lane(2::smallint, %s)", name)
     scene.sql(
         "insert into job (id, pool, lane_id, state, run_at, message_id) select uuidv7(), 2, l.id, 'r', now() - interval '1 hour',"
-        " (select id from message where type = 'backlog') from lane l, generate_series(1, %s) where l.pool = 2 and l.name like 'lane-%%'",
+        " (select id from message where type = 'backlog' limit 1) from lane l, generate_series(1, %s) where l.pool = 2 and l.name like 'lane-%%'",
         rows // LANES,
     )
     scene.sql("analyze job")

@@ -113,7 +113,9 @@ def broker_full(scene: Scene) -> None:
     scene.settle(within=BY_POLLING + 5)
     _always_accepted(scene, load)
     _late(scene, during)
-    scene.require(pids == {p.pid for p in bus.processes("esb worker")}, "drill", "a worker died of the broker's answers")
+    scene.require(
+        pids == {p.pid for p in bus.processes("esb worker")}, "drill", "a worker died of the broker's answers"
+    )
 
 
 @drill(

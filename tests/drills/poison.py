@@ -28,13 +28,23 @@ REFUSED: Mapping[str, bytes] = {
 }
 
 
-@drill(14, "poison", "what cannot be handled is refused at the door; what kills its worker five times ends as failed, and takes nobody with it")
+@drill(
+    14,
+    "poison",
+    "what cannot be handled is refused at the door; what kills its worker five times ends as failed, and takes nobody with it",
+)
 def poison(scene: Scene) -> None:
     plugin = str(Path(__file__).parent / "plugin")
     os.environ["PYTHONPATH"] = plugin
     scene.stack.callback(os.environ.pop, "PYTHONPATH", None)
     bus = scene.start_bus("--workers", "routing=2", lease_seconds=2, sweep_seconds=0.5)
-    route = {"name": "harm", "pattern": "drill.harm", "destinations": ["a"], "retryPolicy": PATIENT, "transformation": {"type": "drill_harm"}}
+    route = {
+        "name": "harm",
+        "pattern": "drill.harm",
+        "destinations": ["a"],
+        "retryPolicy": PATIENT,
+        "transformation": {"type": "drill_harm"},
+    }
     bus.create("/routing/routes", route)
     scene.warm_up()
     _refused_at_the_door(scene)
@@ -43,7 +53,11 @@ def poison(scene: Scene) -> None:
     def harm(n: int) -> dict[str, Any]:
         if n % 40 not in (7, 27):
             return {}
-        word, ending = ("exit", "failed") if n % 40 == 7 and len([e for e in endings.values() if e == "failed"]) < 1 else ("raise", "dead")
+        word, ending = (
+            ("exit", "failed")
+            if n % 40 == 7 and len([e for e in endings.values() if e == "failed"]) < 1
+            else ("raise", "dead")
+        )
         endings[n] = ending
         return {"messageType": "drill.harm", "payload": {"n": n, "harm": word}}
 

@@ -14,7 +14,12 @@ from tests.drills.workload import Plan
 from tests.support.receiver import Reply
 
 
-@drill(1, "kill-worker", "a worker killed at any moment loses nothing; its work goes on within lease + sweep + 5 s", quick=True)
+@drill(
+    1,
+    "kill-worker",
+    "a worker killed at any moment loses nothing; its work goes on within lease + sweep + 5 s",
+    quick=True,
+)
 def kill_worker(scene: Scene) -> None:
     rounds = 3 if scene.quick else 50
     bus = scene.start_bus("--workers", "delivery=2", "--workers", "routing=2")
@@ -31,7 +36,12 @@ def kill_worker(scene: Scene) -> None:
     scene.settle(within=LEASE + SWEEP + 5)
 
 
-@drill(2, "lost-bell", "a bell that dies with the worker that took it off the queue delays work by one sweep, no more", quick=True)
+@drill(
+    2,
+    "lost-bell",
+    "a bell that dies with the worker that took it off the queue delays work by one sweep, no more",
+    quick=True,
+)
 def lost_bell(scene: Scene) -> None:
     bus = scene.start_bus()
     scene.warm_up(20)
@@ -66,7 +76,11 @@ def paused_worker(scene: Scene) -> None:
     scene.require(declared > 0, "I5 fencing", "nobody declared the stopped worker dead")
 
 
-@drill(16, "rolling-restart", "every process replaced under load, by SIGTERM or by the kill after it: no 5xx, nothing late or lost")
+@drill(
+    16,
+    "rolling-restart",
+    "every process replaced under load, by SIGTERM or by the kill after it: no 5xx, nothing late or lost",
+)
 def rolling_restart(scene: Scene) -> None:
     bus = scene.start_bus("--workers", "delivery=2", "--workers", "routing=2")
     scene.warm_up()
@@ -85,7 +99,9 @@ def rolling_restart(scene: Scene) -> None:
         (master,) = (p for p in bus.processes("esb api") if _is_master(p))
         children = {p.pid for p in master.children()}
         master.send_signal(1)  # SIGHUP: gunicorn replaces its workers and keeps the socket
-        scene.wait(lambda: master.children() and not children & {p.pid for p in master.children()}, 60, "new API processes")
+        scene.wait(
+            lambda: master.children() and not children & {p.pid for p in master.children()}, 60, "new API processes"
+        )
         time.sleep(1.0)
         scene.healed()
     scene.settle(within=LEASE + SWEEP + 5)

@@ -279,16 +279,16 @@ def test_rows_that_workers_died_of_are_tried_one_at_a_time(
     assert most == 1
 
 
-def test_a_batch_leaves_what_workers_died_of_for_the_end(
-    database: Database, eventually: Callable[..., None]
-) -> None:
+def test_a_batch_leaves_what_workers_died_of_for_the_end(database: Database, eventually: Callable[..., None]) -> None:
     batches: list[list[int]] = []
 
     class Batch:
         def handle(self, worker: int, claims: Sequence[Claim]) -> Done:
             batches.append([c.losses for c in claims])
             with database.cursor() as cursor:
-                return jobs.done(cursor, worker, [{"id": c.id, "attempt": c.attempt, "o": "ok", "detail": {}} for c in claims])
+                return jobs.done(
+                    cursor, worker, [{"id": c.id, "attempt": c.attempt, "o": "ok", "detail": {}} for c in claims]
+                )
 
     wanted = submit(database, "somewhere", 7)
     with database.cursor() as cursor:

@@ -504,3 +504,27 @@ def test_branches_stop_with_their_run(bench: Bench, action: str) -> None:
     bench.settle()
     assert bench.execution(id_)["status"] == "completed"
     assert sorted(c.service for c in bench.services.calls) == ["c", "cx", "r", "w"]
+
+
+@pytest.mark.parametrize("then", [[], [service("last", "last")]], ids=["the end", "a call"])
+@pytest.mark.parametrize("action", ["pause", "cancel"])
+def test_the_call_under_way_ends_and_nothing_after_it_is_done(bench: Bench, action: str, then: list[Any]) -> None:
+    steps = [service("c", "c"), {"id": "t", "type": "transform", "config": {"output": {"x": 1}}}, *then]
+    id_ = bench.start(bench.define(steps, flow="sequential"))
+
+    def reply(request: Any) -> Any:
+        if request.service == "c":
+            assert steer(bench, action, id_) == "ok"
+        return Answer(200, {})
+
+    bench.services.on_call = reply
+    bench.settle()
+    types = bench.types(id_)
+    assert "step.completed c" in types
+    assert "step.completed t" not in types
+    if action == "pause":
+        assert steer(bench, "resume", id_) == "ok"
+        bench.settle()
+        assert bench.execution(id_)["context"] == {"x": 1}
+        assert bench.types(id_).count("run.started") == 1
+    assert [c.service for c in bench.services.calls] == ["c", *(["last"] if then and action == "pause" else [])]
