@@ -66,6 +66,7 @@ class Advance(Ending):
         """As far as it goes; whether something may be due soon. Raises Reload, Superseded, Unavailable."""
         if self.strand.is_root and self.strand.state.started_at is None:
             self.strand.emit("run.started", at=wire(self.strand.loaded.now))
+            self.strand.kept = len(self.strand.buffer)
         while not self.gone:
             if self.strand.control:
                 if self.strand.buffer:
@@ -128,13 +129,15 @@ class Advance(Ending):
                 return
         if step.kind.effect and not move.resumed:
             # One statement: what has happened stands, and this is about to.
-            strand.flush(stand=mark, lease_seconds=LEASE_MARGIN + (step.timeout or 60_000) / 1000)
+            strand.flush(stand=min(mark, strand.kept), lease_seconds=LEASE_MARGIN + (step.timeout or 60_000) / 1000)
             if strand.control:
                 raise Reload
         outcome = self._run(call)
         if step.kind.effect:
             drill.crash_point(drill.AFTER_CALL_BEFORE_RECORD)
         self._take(move, outcome, mark)
+        if step.kind.effect:
+            strand.kept = len(strand.buffer)
 
     def _late(self, step: Step, path: str) -> None:
         self.world.cull_all()

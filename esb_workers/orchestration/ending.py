@@ -124,9 +124,10 @@ class Ending:
         told: dict[str, Any] = {"error": error} if error else {}
         strand.emit(f"run.{status}", **told)
         if strand.finish(status, output=output, error=error) != "ok":
-            # Paused or cancelled meanwhile: what has happened stands, that the run ended does not.
-            strand.cut(len(strand.buffer) - 1)
-            strand.flush()
+            # Paused or cancelled meanwhile: what was done stands; what was computed since, and the end, do not.
+            strand.cut(strand.kept)
+            if strand.buffer:
+                strand.flush()
             raise Reload
         self.gone = True
         self.timer = self.timer or strand.loaded.waited_for

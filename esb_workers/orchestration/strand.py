@@ -51,6 +51,8 @@ class Strand:
         self.revision = loaded.revision
         self.took: tuple[int, int] = (self.place.get("lo", 0), self.place.get("hi", 0))
         self.buffer: list[EventRow] = []
+        #: So many of them tell of what cannot be done again; what follows is computation, void if somebody intervenes.
+        self.kept = 0
         self._chars = 0
         self._clock = time.monotonic()
         events = [_event(raw) for raw in loaded.events]
@@ -216,7 +218,7 @@ class Strand:
             return False
         self.took = took
         self.buffer.clear()
-        self._chars = 0
+        self._chars = self.kept = 0
         return True
 
     def leave(self) -> None:
@@ -260,7 +262,7 @@ class Strand:
             raise Superseded
         self.control, self.inbox = signs.control, signs.inbox
         self.buffer.clear()
-        self._chars = 0
+        self._chars = self.kept = 0
         return signs
 
     def _with_deadline(self, until: datetime | None) -> datetime | None:
