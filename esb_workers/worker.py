@@ -11,7 +11,7 @@ from typing import Any
 from celery import Celery, signals
 from celery.worker.consumer import Consumer
 
-from esb_workers import drill, logs
+from esb_workers import drill, garbage, logs
 from esb_workers.app import make_celery
 from esb_workers.errors import SettingsError
 from esb_workers.queues import POOLS, PoolName, drain_task
@@ -55,6 +55,7 @@ def run(settings: Settings, pool: PoolName, concurrency: int | None = None) -> i
     app = make_celery(settings)
     ringer = Ringer(app)
     engine = make_engine(settings, pool, database, ringer, slots)
+    garbage.settle()
     _serve(app, engine, settings)
     ringer.close()
     database.dispose()

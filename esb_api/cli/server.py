@@ -13,7 +13,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from prometheus_client import multiprocess
 
-from esb_workers import logs
+from esb_workers import garbage, logs
 from esb_workers.settings import Settings
 
 #: Connections waiting in memory: the heartbeat file of a worker must not wait for a busy disk.
@@ -64,7 +64,9 @@ class Server(BaseApplication):
 
     def load(self) -> Any:
         """The application, made in each worker process after the fork: it holds connections."""
-        return self._make_app(self._settings)
+        app = self._make_app(self._settings)
+        garbage.settle()
+        return app
 
 
 def _forget_process(server: Any, worker: Any) -> None:
