@@ -324,6 +324,19 @@ def test_a_rate_limit_is_kept_and_a_dry_lane_is_not_visited(database_url: str) -
         assert wait is not None and 0 < wait <= 0.25
 
 
+def test_every_lane_gets_its_turn_however_few_rows_a_claim_takes(database: Database) -> None:
+    with database.cursor() as cursor:
+        lane_ids = [open_lane(cursor, f"d{n}") for n in range(40)]
+        for lane in lane_ids * 4:
+            submit(cursor, lane)
+        me, after, served = new_worker(cursor), 0, []
+        for _ in range(80):
+            (claim,) = jobs.claim(cursor, DELIVERY, me, 1, 1, after_lane=after)
+            after = claim.lane_id
+            served.append(after)
+    assert served == lane_ids * 2, "also when the lanes looked at go round the end"
+
+
 def test_a_closed_gate_holds_a_lane_and_only_that(database: Database) -> None:
     with database.cursor() as cursor:
         held, free = open_lane(cursor, "held"), open_lane(cursor, "free")

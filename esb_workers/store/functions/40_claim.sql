@@ -47,7 +47,9 @@ begin
              then l.max_concurrency - (select count(*) from job f where f.lane_id = l.id and f.state = 'f') end,
         case when l.rate is not null
              then floor(extract(epoch from clock_timestamp() - greatest(l.tat, clock_timestamp() - make_interval(secs => l.burst / l.rate))) * l.rate) end))::int n
-      from lane l where l.id = any(v_soft || v_hard) and l.gate_until <= now())
+      from lane l where l.id = any(v_soft || v_hard) and l.gate_until <= now()
+     -- In turn after p_after, again: by id alone, the first lanes would be served before the last ones every time.
+     order by l.id <= p_after, l.id)
   select array_agg(p.id) into v_ids
     from (select p.id from room r cross join lateral (
             select j.id from job j
