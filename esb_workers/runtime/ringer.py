@@ -66,6 +66,13 @@ class Ringer:
                 self._thread.start()
 
     def _loop(self) -> None:
+        try:
+            self._ring_until_stopped()
+        finally:
+            if self._connection is not None:
+                _hang_up(self._connection)
+
+    def _ring_until_stopped(self) -> None:
         while not self._stopping:
             self._event.wait()
             self._event.clear()
@@ -92,10 +99,14 @@ class Ringer:
         options = dict(self._app.conf.broker_transport_options)
         options["socket_timeout" if "socket_timeout" in options else "read_timeout"] = TIMEOUT
         connection = self._app.connection_for_write(transport_options=options, connect_timeout=TIMEOUT)
-        connection.ensure_connection(max_retries=0, timeout=TIMEOUT)
-        queues = self._app.amqp.queues
-        for pool in queues:
-            queues[pool].bind(connection.default_channel).declare()
+        try:
+            connection.ensure_connection(max_retries=0, timeout=TIMEOUT)
+            queues = self._app.amqp.queues
+            for pool in queues:
+                queues[pool].bind(connection.default_channel).declare()
+        except BaseException:
+            _hang_up(connection)
+            raise
         return connection
 
     def _failed(self, error: Exception) -> None:
@@ -103,11 +114,21 @@ class Ringer:
         if self.failures == 1 or self.failures % 60 == 0:
             log.warning("the broker cannot be rung; work goes on by polling: %s", error)
         if self._connection is not None:
-            try:
-                self._connection.release()
-            except Exception:  # it is broken already
-                pass
+            _hang_up(self._connection)
             self._connection = None
+
+
+def _hang_up(connection: Connection) -> None:
+    """Close a connection with all it holds. kombu leaves its poller to the garbage collector, which is in no hurry:
+    with the broker gone for an hour, a file descriptor every two seconds.
+    """
+    poller = getattr(getattr(connection.transport, "cycle", None), "poller", None)
+    try:
+        connection.release()
+        if poller is not None:
+            poller.close()
+    except Exception:  # it is broken already
+        pass
 
 
 def _bells(channel: Any, queue: str) -> int:
