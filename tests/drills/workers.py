@@ -22,16 +22,16 @@ from tests.support.receiver import Reply
 )
 def kill_worker(scene: Scene) -> None:
     rounds = 3 if scene.quick else 50
-    bus = scene.start_bus("--workers", "delivery=2", "--workers", "routing=2")
+    scene.start_bus("--workers", "delivery=2", "--workers", "routing=2")
     scene.receivers["a"].answer = lambda hit: Reply(delay=0.02)
     scene.warm_up(20)
     chance = random.Random(1)
     with scene.load(Plan(per_second=60)):
         for number in range(rounds):
-            time.sleep(0.3 + 1.2 * chance.random())
-            victims = bus.processes("worker delivery") if number % 3 else bus.processes("worker routing")
-            if victims:
-                chance.choice(victims).kill()
+            pool, role = (2, "esb worker delivery") if number % 3 else (1, "esb worker routing")
+            victims = scene.wait(lambda pool=pool, role=role: _at_work(scene, pool, role), 30, f"a {role} at work")
+            time.sleep(chance.random())
+            chance.choice(victims).kill()
         scene.healed()
     scene.settle(within=LEASE + SWEEP + 5)
 
@@ -108,6 +108,13 @@ def rolling_restart(scene: Scene) -> None:
     statuses = {each.status for sent in load.sent for each in sent.tries}
     scene.require(not any(s is not None and s >= 500 for s in statuses), "I7 API", f"the API answered {statuses}")
     before.compare(scene)
+
+
+def _at_work(scene: Scene, pool: int, role: str) -> list[psutil.Process]:
+    """Worker processes that have registered: one that is killed while it starts shows nothing."""
+    rows = scene.sql("select pid from worker where pool = %s and dead_at is null and beat_until > now()", pool)
+    pids = {pid for (pid,) in rows}
+    return [process for process in scene.bus.processes(role) if process.pid in pids]
 
 
 def _is_master(process: psutil.Process) -> bool:
