@@ -28,6 +28,7 @@ class Called:
     body: bytes = b""
     content_type: str | None = None
     error: str | None = None
+    resent: bool = False  # the request went out twice: its kept connection closed upon it
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,8 @@ class Caller:
             response = self._adapter.send(request, timeout=timeout / 1000)
         except CallFailed as error:
             outcome = Failed(error.error_class, error.transient)
-            return Called(prepared, chosen, outcome, _since(started), error=f"{error.error_class}: {error.detail}")
+            told = f"{error.error_class}: {error.detail}"
+            return Called(prepared, chosen, outcome, _since(started), error=told, resent=error.resent)
         except EsbError as error:  # of our own making: an expression in the path that fails for this message
             outcome = Failed(type(error).__name__, transient=False)
             return Called(prepared, chosen, outcome, _since(started), error=f"{type(error).__name__}: {error.detail}")
@@ -99,6 +101,7 @@ def _answered(prepared: Prepared, chosen: Chosen, response: Response) -> Called:
         duration_ms=round(response.elapsed.total_seconds() * 1000),
         body=response.content,
         content_type=response.headers.get("Content-Type"),
+        resent=getattr(response.raw, "resent", False),
     )
 
 

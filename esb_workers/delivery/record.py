@@ -100,6 +100,8 @@ def _detail(called: Called) -> dict[str, Any]:
     }
     if isinstance(outcome, Answered):
         detail |= {"statusCode": outcome.status, "responseBody": text_of(called.body)}
+    if called.resent:
+        detail["resent"] = True
     if not outcome.ok:
         detail |= {"errorClass": outcome.error_class, "error": called.error or outcome.error_class}
     return detail

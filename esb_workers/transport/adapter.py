@@ -73,6 +73,7 @@ def _as_requests(reply: Reply, request: PreparedRequest) -> Response:
     response = Response()
     response.status_code, response.reason = reply.status, reply.reason
     response.headers = reply.headers
+    response.raw = reply  # for what only the caller knows
     response.elapsed = timedelta(milliseconds=reply.duration_ms)
     response.request, response.url = request, request.url or ""
     # The body is here already; requests keeps it in this attribute once it has been read.

@@ -21,6 +21,8 @@ class CallFailed(EsbError, exceptions.RequestException):
     error_class: ClassVar[str] = "ServiceUnavailable"
     #: Whether another try may end differently.
     transient: ClassVar[bool] = True
+    #: Whether the request had gone out once before, on a kept connection that closed upon it.
+    resent: bool = False
 
 
 class ConnectFailed(CallFailed, exceptions.ConnectionError):

@@ -34,7 +34,10 @@ Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer. `body` is decoded and cut at the call's limit; `truncated` says that it was cut."""
+    """An answer. `body` is decoded and cut at the call's limit; `truncated` says that it was cut.
+
+    `resent`: the request went out twice, for the kept connection it went out on first closed without an answer.
+    """
 
     status: int
     headers: CaseInsensitiveDict[str]
@@ -42,10 +45,11 @@ class Response:
     duration_ms: int
     truncated: bool = False
     reason: str = ""
+    resent: bool = False
 
 
 class _Stale(Exception):
-    """A kept connection turned out closed before a byte of the answer: nobody has worked on the request."""
+    """A kept connection closed before a byte of the answer: almost surely nobody has worked on the request."""
 
 
 class HttpCaller:
@@ -77,14 +81,19 @@ class HttpCaller:
         pairs = headers.items() if isinstance(headers, Mapping) else headers
         data = wire.head(method, target, pairs, body) + body
         exchange = _Exchange(method, data, deadline, max_body)
-        kept = self._pool.take(target.origin)
+        kept, resent = self._pool.take(target.origin), False
         try:
             raw, content, truncated = exchange.run(kept or self._connect(target.origin, deadline), self._pool)
         except _Stale:
             self._pool.forget(target.origin)  # the peer was restarted: its other connections are gone too
-            raw, content, truncated = exchange.run(self._connect(target.origin, deadline), self._pool)
+            resent = True
+            try:
+                raw, content, truncated = exchange.run(self._connect(target.origin, deadline), self._pool)
+            except CallFailed as error:
+                error.resent = True
+                raise
         took = round((time.monotonic() - started) * 1000)
-        return Response(raw.status, raw.headers, content, took, truncated, raw.reason)
+        return Response(raw.status, raw.headers, content, took, truncated, raw.reason, resent)
 
     def reach(self, host: str, port: int, timeout_ms: int) -> int:
         """Open a TCP connection and close it again; milliseconds it took. Raises as `call`."""
