@@ -113,9 +113,18 @@ def _doubled(history: History, expected: Expected) -> Iterator[str]:
         if count > 1:
             yield f"message {n} was accepted {count} times under one messageId"
     excused = Counter(a.delivery for a in history.ledger.attempts if a.outcome != "ok")
+    excused.update(_resent(history))
     for delivery, hits in _hits(history.arrivals).items():
         if len(hits) - 1 > excused[delivery]:
             yield f"message {hits[0].n} was sent {len(hits)} times with {excused[delivery]} attempts failed or lost"
+
+
+def _resent(history: History) -> Iterator[str]:
+    """Deliveries, once for each attempt that is on record as having sent its request twice."""
+    ended = {(d.id, d.attempts) for d in history.ledger.deliveries if d.resent}
+    yield from (
+        delivery for delivery, _ in ended | {(a.delivery, a.number) for a in history.ledger.attempts if a.resent}
+    )
 
 
 def _hits(arrivals: Iterable[Arrival]) -> dict[str, list[Arrival]]:
@@ -130,9 +139,10 @@ def _hits(arrivals: Iterable[Arrival]) -> dict[str, list[Arrival]]:
 
 def _unlogged(history: History, expected: Expected) -> Iterator[str]:
     ended = {d.id: d for d in history.ledger.deliveries}
+    resent = Counter(_resent(history))
     for delivery, hits in _hits(history.arrivals).items():
         row = ended.get(delivery)
-        if row is not None and len(hits) > row.attempts:
+        if row is not None and len(hits) > row.attempts + resent[delivery]:
             yield f"message {row.n}: {len(hits)} requests, {row.attempts} attempts"
     for attempt in history.ledger.attempts:
         if attempt.outcome not in ("ok", "failed", "unknown", "superseded"):

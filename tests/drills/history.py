@@ -70,6 +70,7 @@ class Delivery:
     attempts: int
     last_number: int | None
     error_class: str | None = None
+    resent: bool = False  # its last attempt says that its request went out twice
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Attempt:
     delivery: str
     number: int
     outcome: str
+    resent: bool = False
 
 
 @dataclass
@@ -158,9 +160,11 @@ def _read(cursor: Any) -> Ledger:
         for i, ext in rows("select id::text, external_id from message where external_id like 'drill-%'")
     }
     deliveries = rows(
-        "select id::text, message_id::text, status, attempts, (last->>'number')::int, class from delivery"
+        "select id::text, message_id::text, status, attempts, (last->>'number')::int, class, coalesce((last->>'resent')::bool, false) from delivery"
     )
-    attempts = rows("select delivery_id::text, number, outcome from attempt order by 1, 2")
+    attempts = rows(
+        "select delivery_id::text, number, outcome, coalesce((detail->>'resent')::bool, false) from attempt order by 1, 2"
+    )
     ends = rows("select message_id::text, status from message_end")
     jobs = rows("select id::text, coalesce(message_id, id)::text from job where pool in (1, 2)")
     dead = rows("select delivery_id::text from dead_letter")

@@ -101,6 +101,14 @@ def test_a_repeat_is_excused_by_an_attempt_that_was_lost() -> None:
     assert sent_twice(history) == 1
 
 
+def test_a_repeat_within_an_attempt_is_excused_if_the_attempt_says_so() -> None:
+    history = good()
+    history.arrivals.append(Arrival(1, "d1", 9.0, 200))
+    assert broken(history) == {"I2 doubled", "I3 attempts"}
+    history.ledger.deliveries[1] = replace(history.ledger.deliveries[1], resent=True)
+    assert check(history) == []
+
+
 def test_a_request_without_an_attempt_on_record_is_found() -> None:
     history = good()
     history.arrivals.append(Arrival(1, "d1", 9.0, 200))
