@@ -54,7 +54,7 @@ def backlog(scene: Scene) -> None:
     many = _claims(scene)
     for process in pool:
         process.resume()
-    with scene.load(Plan(per_second=10)) as load:
+    with scene.load(Plan(per_second=3)) as load:  # less than the share of one lane in a hundred
         time.sleep(20)
         more = _claims(scene)
     span = len(hits) - start
