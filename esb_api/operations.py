@@ -38,9 +38,13 @@ class IdConverter(BaseConverter):
 
 
 class TextConverter(BaseConverter):
-    """A name that callers made up: any visible characters, so also `/`, which arrives decoded."""
+    """A name that callers made up: any visible characters, so also `/`, which arrives decoded.
 
-    regex = r".+?"
+    It does not end in what is done with a message: `GET /routing/messages/7/replay` is a method that this path lacks,
+    and not the message `7/replay`.
+    """
+
+    regex = r".+?(?<!/replay)(?<!/cancel)(?<!/payload)"
     part_isolating = False
 
 

@@ -462,3 +462,9 @@ def test_a_retry_by_hand_is_the_probe_of_an_open_circuit(
     assert api.post(f"/routing/deliveries/{delivery['id']}/retry").status_code == 200
     settled(api, message, eventually, "delivered")
     settled(api, other, eventually, "delivered")
+
+
+def test_a_method_that_the_path_of_an_act_lacks_is_405(api: ApiClient) -> None:
+    for act, method in (("replay", "POST"), ("cancel", "POST"), ("payload", "DELETE")):
+        answer = api.get(f"/routing/messages/a/7/{act}")
+        assert (answer.status_code, answer.headers["Allow"]) == (405, method), act
