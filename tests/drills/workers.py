@@ -26,11 +26,11 @@ def kill_worker(scene: Scene) -> None:
     scene.receivers["a"].answer = lambda hit: Reply(delay=0.02)
     scene.warm_up(20)
     chance = random.Random(1)
-    with scene.load(Plan(per_second=60)):
+    with scene.load(Plan(per_second=20)):
         for number in range(rounds):
             pool, role = (2, "esb worker delivery") if number % 3 else (1, "esb worker routing")
             victims = scene.wait(lambda pool=pool, role=role: _at_work(scene, pool, role), 30, f"a {role} at work")
-            time.sleep(chance.random())
+            time.sleep(0.5 + chance.random())
             chance.choice(victims).kill()
         scene.healed()
     scene.settle(within=LEASE + SWEEP + 5)
