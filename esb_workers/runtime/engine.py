@@ -301,7 +301,7 @@ class Engine(ABC):
 
     def _sweep(self) -> None:
         with self.database.cursor() as cursor:
-            swept = jobs.sweep(cursor) + self._give_back(cursor)
+            swept = jobs.sweep(cursor, self.settings.lease_seconds) + self._give_back(cursor)
             self.figures.swept += len(swept)
             if swept:
                 log.warning("took back %d jobs whose workers died or lost them", len(swept))

@@ -117,9 +117,12 @@ def seconds_until_due(cursor: Cursor, pool: int) -> float | None:
     return None if seconds is None else max(0.0, float(seconds))
 
 
-def sweep(cursor: Cursor, limit: int = 500) -> list[tuple[str, int]]:
-    """Take back the work of workers that are dead: (job, pool) of each."""
-    cursor.execute("select id, pool from esb_sweep(%s)", (limit,))
+def sweep(cursor: Cursor, lease_seconds: float, limit: int = 500) -> list[tuple[str, int]]:
+    """Take back the work of workers that are dead: (job, pool) of each.
+
+    After a start of the server its workers have a lease, and the time of a new connection, to beat again.
+    """
+    cursor.execute("select id, pool from esb_sweep(%s, make_interval(secs => %s))", (limit, lease_seconds + 2))
     return list(cursor.fetchall())
 
 

@@ -106,7 +106,7 @@ class Scheduler:
         """Timers, lost leases, expiry, stranded keys, replays; rings the pools that have got work by it."""
         rung: set[PoolName] = set()
         with self._database.cursor() as cursor:
-            swept = {pool for _, pool in jobs.sweep(cursor)}
+            swept = {pool for _, pool in jobs.sweep(cursor, self._settings.lease_seconds)}
             rung.update(pool for pool in POOLS if POOL_IDS[pool] in swept)
             rung.update(pool for pool in POOLS if jobs.due(cursor, POOL_IDS[pool]))
             if self._unblock(cursor):

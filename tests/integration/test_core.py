@@ -25,6 +25,7 @@ from esb_workers.store.ids import new_id
 from esb_workers.store.jobs import Claim, Key
 
 DELIVERY = 2
+LEASE = 15.0  # seconds
 
 
 def open_lane(cursor: Cursor, name: str, **limits: Any) -> int:
@@ -145,7 +146,7 @@ class Core(RuleBasedStateMachine):
             except psycopg2.Error as error:
                 assert error.pgcode == "ES002"
                 raise WorkerDeclaredDead from error
-        swept = {job for job, _ in jobs.sweep(self.cursor)}
+        swept = {job for job, _ in jobs.sweep(self.cursor, LEASE)}
         lost = {job for job, holder in self.held_by.items() if holder == self.workers[worker]}
         assert swept == lost
         for job in lost:
@@ -353,7 +354,7 @@ def test_work_that_costs_five_workers_their_life_ends_as_a_dead_letter(database:
             me = new_worker(cursor)
             assert [c.id for c in jobs.claim(cursor, DELIVERY, me, 1, 1)] == [job]
             kill(cursor, me)
-            assert [swept for swept, _ in jobs.sweep(cursor)] == [job]
+            assert [swept for swept, _ in jobs.sweep(cursor, LEASE)] == [job]
         jobs.poison(cursor)
         cursor.execute("select status, class from delivery where id = %s", (job,))
         assert cursor.fetchone() == ("dead", "worker_lost")

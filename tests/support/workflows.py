@@ -157,7 +157,7 @@ class Bench:
         """What a sweep does after the worker has died: everything in flight is ready again."""
         with self.database.cursor() as cursor:
             cursor.execute("update job set lease_until = now() - interval '1 s' where state = 'f'")
-            jobs.sweep(cursor)
+            jobs.sweep(cursor, lease_seconds=0)
 
     def query(self, sql: str, *args: Any) -> list[Any]:
         with self.database.cursor() as cursor:

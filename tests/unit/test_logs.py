@@ -17,6 +17,7 @@ def stream() -> Iterator[io.StringIO]:
     """Where the root logger writes during a test."""
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
+    logs.annotate()  # what an earlier test's request bound on this thread is none of this one's
     yield io.StringIO()
     root.handlers[:] = before
     root.setLevel(level)

@@ -1,9 +1,9 @@
 -- Declares silent workers dead and takes back what they hold. The guard on the server's start: after a restart
--- of PostgreSQL every heartbeat is late, and none of them is dead.
-create or replace function esb_sweep(p_limit int) returns table (id uuid, pool smallint) language sql volatile set enable_seqscan = off as $$
+-- of PostgreSQL every heartbeat is late, and none of them is dead; whoever lives beats again within p_grace.
+create or replace function esb_sweep(p_limit int, p_grace interval) returns table (id uuid, pool smallint) language sql volatile set enable_seqscan = off as $$
   with dead as (
     update worker set dead_at = now()
-     where dead_at is null and beat_until < now() and pg_postmaster_start_time() < now() - interval '20 s' returning id),
+     where dead_at is null and beat_until < now() and pg_postmaster_start_time() < now() - p_grace returning id),
   lost as materialized (
     select j.id from job j
      where j.state = 'f' and (j.lease_until < now() or j.worker_id in (select id from worker where dead_at is not null)
