@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from esb_workers.errors import FieldError
+from esb_workers.expressions.patterns.complexity import too_complex
 from esb_workers.expressions.patterns.operators import COMPARISONS, OPERATORS, PatternFault, compile_alternative
 from esb_workers.expressions.patterns.values import Test
 
@@ -95,12 +96,11 @@ class Compiler:
                 self._fault(at, "must be an object or a non-empty list of alternatives")
                 return combinations
             value = [value]
-        self._add(combinations, normal_path(path), self._leaf(value, at), at)
+        self._add(combinations, normal_path(path), self._leaf(value, at))
         return combinations
 
-    def _add(self, combinations: list[Combination], path: str, leaf: Leaf, at: str) -> None:
-        if any(path in fields for fields in combinations):
-            self._fault(at, f"the path {path!r} is given twice")
+    def _add(self, combinations: list[Combination], path: str, leaf: Leaf) -> None:
+        # A path given twice, dotted and nested or inside and outside of `$or`, means what it says last, as at AWS.
         for fields in combinations:
             fields[path] = leaf
 
@@ -118,6 +118,8 @@ class Compiler:
                 tests.append(compile_alternative(item))
             except PatternFault as fault:
                 self._fault(f"{at}[{index}]{fault.where}", fault.message)
+        if not self.faults and too_complex(_wildcards(items)):
+            self._fault(at, "is too complex: use fewer wildcard characters, or less that repeats after one")
         return Leaf(tuple(tests), absent, json.dumps(items, ensure_ascii=False))
 
     def _presence(self, wanted: Any, at: str) -> list[Test]:
@@ -140,6 +142,19 @@ class Compiler:
                 self._fault(at, f"results in more than {MAX_COMBINATIONS} combinations")
                 return combinations
         return multiplied
+
+
+def _wildcards(items: list[Any]) -> list[str]:
+    """Every wildcard pattern of a leaf that is otherwise good."""
+    found: list[str] = []
+    for item in items:
+        if isinstance(item, dict):
+            for name, argument in item.items():
+                if name == "wildcard":
+                    found += [argument] if isinstance(argument, str) else argument
+                else:
+                    found += _wildcards(argument if isinstance(argument, list) else [argument])
+    return found
 
 
 def normal_path(path: str) -> str:

@@ -6,7 +6,25 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from esb_workers.expressions.patterns.values import Test, equals, fold, in_network, is_number, wildcard
+import re2  # type: ignore[import-untyped]
+
+from esb_workers.expressions.patterns.values import (
+    NUMBER_LIMIT,
+    Test,
+    comparable,
+    equals,
+    fold,
+    in_network,
+    is_number,
+    same_number,
+    wildcard,
+)
+
+#: Characters of a `regex`, and bytes that its automaton may take.
+MAX_REGEX = 1000
+_REGEX_MEMORY = 1 << 20
+#: How deeply `all` and `not` may nest.
+MAX_DEPTH = 8
 
 
 class PatternFault(Exception):
@@ -17,7 +35,7 @@ class PatternFault(Exception):
         self.message, self.where = message, where
 
 
-COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+COMPARISONS: dict[str, Callable[[int, int], bool]] = {
     "=": operator.eq,
     "<": operator.lt,
     "<=": operator.le,
@@ -26,13 +44,16 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 }
 
 
-def compile_alternative(item: Any) -> Test:
+def compile_alternative(item: Any, depth: int = 0) -> Test:
     """The test of a literal or operator object other than `exists`. Raises PatternFault."""
     if isinstance(item, dict):
         name, argument = only_entry(item)
-        if name not in OPERATORS:
-            raise PatternFault(f"{name!r} is not an operator; there are {', '.join(sorted(OPERATORS))} and exists")
-        return _below(name, OPERATORS[name], argument)
+        if name in COMBINING:
+            return _below(name, lambda inner: COMBINING[name](inner, depth + 1), argument)
+        if name not in OPERATORS and name not in EXTENSIONS:
+            known = ", ".join(sorted([*OPERATORS, *EXTENSIONS, *COMBINING]))
+            raise PatternFault(f"{name!r} is not an operator; there are {known} and exists")
+        return _below(name, OPERATORS.get(name) or EXTENSIONS[name], argument)
     if isinstance(item, list):
         raise PatternFault("a match value must be a string, a number, true, false, null or an operator object")
     return equals(item)
@@ -102,22 +123,35 @@ def _exactly(argument: Any) -> Test:
 
 
 def _numeric(argument: Any) -> Test:
-    """`[op, n]` or a range `[> or >=, low, < or <=, high]`; compared as doubles."""
+    """`[op, n]` or a range `[> or >=, low, < or <=, high]`."""
     if not isinstance(argument, list) or len(argument) not in (2, 4):
         raise PatternFault("must be [operator, number] or [operator, number, operator, number]")
     bounds = [_bound(argument, at) for at in range(0, len(argument), 2)]
     if len(bounds) == 2:
         _check_range(argument)
-    return lambda value: is_number(value) and all(compare(float(value), limit) for compare, limit in bounds)
+
+    def test(value: Any) -> bool:
+        millionths = comparable(value) if is_number(value) else None
+        return millionths is not None and all(compare(millionths, limit) for compare, limit in bounds)
+
+    return test
 
 
-def _bound(argument: list[Any], at: int) -> tuple[Callable[[float, float], bool], float]:
+def _bound(argument: list[Any], at: int) -> tuple[Callable[[int, int], bool], int]:
     name, limit = argument[at], argument[at + 1]
     if not isinstance(name, str) or name not in COMPARISONS:
         raise PatternFault(f"must be one of {' '.join(COMPARISONS)}", f"[{at}]")
-    if not is_number(limit):
-        raise PatternFault("must be a number", f"[{at + 1}]")
-    return COMPARISONS[name], float(limit)
+    return COMPARISONS[name], _in_range(limit, f"[{at + 1}]")
+
+
+def _in_range(number: Any, where: str) -> int:
+    """A number of the pattern in millionths. Raises PatternFault for what cannot be compared."""
+    if not is_number(number):
+        raise PatternFault("must be a number", where)
+    millionths = comparable(number)
+    if millionths is None:
+        raise PatternFault(f"must be from -{NUMBER_LIMIT} to {NUMBER_LIMIT}", where)
+    return millionths
 
 
 def _check_range(argument: list[Any]) -> None:
@@ -125,7 +159,7 @@ def _check_range(argument: list[Any]) -> None:
         raise PatternFault("a range starts with > or >=", "[0]")
     if argument[2] not in ("<", "<="):
         raise PatternFault("a range ends with < or <=", "[2]")
-    if argument[1] >= argument[3]:
+    if _in_range(argument[1], "[1]") >= _in_range(argument[3], "[3]"):
         raise PatternFault("the bottom of a range must be less than its top")
 
 
@@ -142,8 +176,11 @@ def _anything_but(argument: Any) -> Test:
         raise PatternFault("takes strings or numbers; true, false, null and lists inside are not supported")
     if len(kinds) != 1:
         raise PatternFault("must be all strings or all numbers, and not empty")
+    for at, value in enumerate(values):
+        if is_number(value):
+            _in_range(value, f"[{at}]" if isinstance(argument, list) else "")
     # Not `equals`: here text that writes an address is only text.
-    return _none_of([equals(v) if is_number(v) else _exactly(v) for v in values])
+    return _none_of([same_number(v) if is_number(v) else _exactly(v) for v in values])
 
 
 def _kind(value: Any) -> str | None:
@@ -166,6 +203,50 @@ def _none_of(tests: Sequence[Test]) -> Test:
     return lambda value: not any(test(value) for test in tests)
 
 
+def _regex(argument: Any) -> Test:
+    """RE2's syntax, found anywhere in the text unless `^` or `$` say otherwise; time linear in the text."""
+    text = _text(argument)
+    if len(text) > MAX_REGEX:
+        raise PatternFault(f"is longer than {MAX_REGEX} characters")
+    options = re2.Options()
+    options.max_mem, options.log_errors = _REGEX_MEMORY, False
+    try:
+        compiled = re2.compile(text, options)
+    except re2.error as error:
+        raise PatternFault(f"is not a regular expression: {_reason(error)}") from None
+    return _on_text(lambda value: compiled.search(value) is not None)
+
+
+def _reason(error: Exception) -> str:
+    said = error.args[0] if error.args else error
+    return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+
+
+def _all(argument: Any, depth: int) -> Test:
+    """`all [alternative, …]`: one value satisfies each of them."""
+    if not isinstance(argument, list) or not argument:
+        raise PatternFault("must be a non-empty list of alternatives")
+    tests = [_inside(item, depth, f"[{index}]") for index, item in enumerate(argument)]
+    return lambda value: all(test(value) for test in tests)
+
+
+def _not(argument: Any, depth: int) -> Test:
+    """`not alternative`: the field has a value that does not satisfy it."""
+    test = _inside(argument, depth, "")
+    return lambda value: not test(value)
+
+
+def _inside(item: Any, depth: int, where: str) -> Test:
+    if depth > MAX_DEPTH:
+        raise PatternFault(f"nests deeper than {MAX_DEPTH}", where)
+    if isinstance(item, dict) and "exists" in item:
+        raise PatternFault("exists is not supported here", where)
+    try:
+        return compile_alternative(item, depth)
+    except PatternFault as fault:
+        raise PatternFault(fault.message, f"{where}{fault.where}") from None
+
+
 _NEGATABLE = frozenset({"prefix", "suffix", "equals-ignore-case", "wildcard"})
 OPERATORS: dict[str, Callable[[Any], Test]] = {
     "prefix": _affix(str.startswith),
@@ -177,3 +258,6 @@ OPERATORS: dict[str, Callable[[Any], Test]] = {
     "cidr": _cidr,
     "exactly": _exactly,
 }
+#: What this bus adds to EventBridge's language.
+EXTENSIONS: dict[str, Callable[[Any], Test]] = {"regex": _regex}
+COMBINING: dict[str, Callable[[Any, int], Test]] = {"all": _all, "not": _not}
