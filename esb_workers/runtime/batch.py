@@ -18,11 +18,7 @@ from esb_workers.store.jobs import Claim, Done
 
 #: Rows taken by one claim; larger batches cost PostgreSQL little less a row.
 BATCH = 100
-#: After a batch of at least this many rows the next is waited for a little: a claim of one row costs PostgreSQL as
-#: much as a claim of ten, so under load it is the size of batches that decides how fast the bus is. A quiet bus, whose
-#: batches are smaller, never waits.
-BUSY = 3
-#: How long rows are let gather under load, seconds.
+#: How long rows are let gather under load, seconds: see runtime.pace.
 GATHER = 0.005
 #: A batch is done in far less; past this it is given to another worker, seconds.
 DEADLINE = 60.0
@@ -46,7 +42,7 @@ class BatchEngine(Engine):
 
     def _work(self) -> bool:
         worker = self.worker_id
-        if BUSY <= self._last < BATCH:
+        if self._last < BATCH and self._loaded():
             time.sleep(GATHER)
         claims = self._claim(BATCH, BATCH, lease_seconds=DEADLINE)
         self._last = len(claims)

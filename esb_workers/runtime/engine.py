@@ -23,6 +23,7 @@ from typing import Final
 from esb_workers import drill
 from esb_workers.errors import Unavailable, WorkerDeclaredDead
 from esb_workers.queues import POOL_IDS, PoolName
+from esb_workers.runtime.pace import Pace
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
 from esb_workers.store import jobs, workers
@@ -80,6 +81,7 @@ class Engine(ABC):
         self._next_timer = math.inf  # monotonic moment of the next known timer
         self._timers_changed = True
         self._after = {True: 0, False: 0}  # the lane whose turn was last; True: in claims open to all lanes
+        self._pace = Pace()
         self._threads: list[threading.Thread] = []
         self._held: dict[Held, None] = {}  # claimed here, and not recorded or given up yet
         self._suspect: Held | None = None  # the one that is under way, or was the last
@@ -212,8 +214,13 @@ class Engine(ABC):
     def _work(self) -> bool:
         """Claim and start what can be started now; False when there was nothing to claim."""
 
+    def _loaded(self) -> bool:
+        return self._pace.loaded(time.monotonic())
+
     def _rest(self) -> None:
-        """Sleep until a bell, the next timer, or the next poll."""
+        """Sleep until a bell, the next timer, or the next poll. Under load, look again at once: without a bell."""
+        if self._loaded():
+            return
         with self._idle:
             self._idle_count += 1
             self._idle.notify_all()
@@ -259,6 +266,7 @@ class Engine(ABC):
                 return []
             claims = self._with_one_suspect(cursor, worker, claims)
         if claims:
+            self._pace.note(len(claims), time.monotonic())
             self._held.update(dict.fromkeys(Held(c.id, c.attempt) for c in claims))
             drill.crash_point(drill.AFTER_CLAIM)
             self.figures.claimed += len(claims)

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 ENOUGH_BELLS = 2
 #: Pause after a ring, seconds: what is committed meanwhile shares the next bell.
 PAUSE = 0.003
+#: Pause after a look at bells that nobody has heard yet, seconds: whoever is to hear them is at work already.
+LONG_PAUSE = 0.01
 #: Pause after a failure, seconds. Work goes on by polling.
 RETRY_PAUSE = 1.0
 #: A broker that does not answer is given up on after this, seconds.
@@ -77,23 +79,30 @@ class Ringer:
             self._event.wait()
             self._event.clear()
             try:
-                for pool in POOLS:
-                    if self._wanted[pool]:
-                        # Cleared before the bell: a ring that comes between the two wakes the next turn.
-                        self._wanted[pool] = False
-                        self._ring(pool)
-                time.sleep(PAUSE)
+                time.sleep(PAUSE if self._ring_wanted() else LONG_PAUSE)
             except Exception as error:  # whatever the broker's client raises: the poll carries the work meanwhile
                 self._failed(error)
                 time.sleep(RETRY_PAUSE)
 
-    def _ring(self, pool: PoolName) -> None:
+    def _ring_wanted(self) -> bool:
+        """Ring where it is wanted; whether any bell had to be sent."""
+        sent = False
+        for pool in POOLS:
+            if self._wanted[pool]:
+                # Cleared before the bell: a ring that comes between the two wakes the next turn.
+                self._wanted[pool] = False
+                sent |= self._ring(pool)
+        return sent
+
+    def _ring(self, pool: PoolName) -> bool:
         if self._connection is None:
             self._connection = self._connect()
         channel = self._connection.default_channel
-        if _bells(channel, pool) < ENOUGH_BELLS:
-            with self._app.amqp.Producer(channel, auto_declare=False) as producer:
-                self._app.send_task(drain_task(pool), queue=pool, producer=producer, retry=False, ignore_result=True)
+        if _bells(channel, pool) >= ENOUGH_BELLS:
+            return False
+        with self._app.amqp.Producer(channel, auto_declare=False) as producer:
+            self._app.send_task(drain_task(pool), queue=pool, producer=producer, retry=False, ignore_result=True)
+        return True
 
     def _connect(self) -> Connection:
         options = dict(self._app.conf.broker_transport_options)
@@ -133,7 +142,6 @@ def _hang_up(connection: Connection) -> None:
 
 def _bells(channel: Any, queue: str) -> int:
     """How many bells lie in a queue."""
-    size = getattr(channel, "_size", None)
-    if size is not None:  # kombu's virtual transports (Redis): LLEN, also of a queue that a flush has wiped out
-        return int(size(queue))
+    if hasattr(channel, "brpop_timeout"):  # kombu's Redis: asked past it, for it makes a new client for each look
+        return int(channel.client.llen(queue))
     return int(channel.queue_declare(queue, passive=True).message_count)

@@ -31,10 +31,8 @@ log = logging.getLogger(__name__)
 #: Outcomes recorded by one statement at most, and how long the first of them waits for others, seconds.
 FLUSH_COUNT = 50
 FLUSH_AFTER = 0.005
-#: After a claim of at least BUSY rows the next waits this long, seconds, for slots to come free and rows to gather: a
-#: claim of one row costs PostgreSQL as much as a claim of ten. A quiet bus, whose claims are smaller, never waits.
+#: How long a claim waits under load for slots to come free and rows to gather, seconds: see runtime.pace.
 GATHER = 0.003
-BUSY = 3
 
 
 class Outcome(NamedTuple):
@@ -87,7 +85,6 @@ class SlotEngine(Engine):
         self._slots = slots
         self._lock = threading.Lock()
         self._in_flight = 0
-        self._last = 0  # rows in the last claim
         self._windows = LaneWindows(slots)
         self._tasks: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[tuple[_Item, Any] | None] = queue.SimpleQueue()
@@ -108,8 +105,7 @@ class SlotEngine(Engine):
         free = self._free_slots()
         if free == 0:
             return True
-        self._last = self._claim_and_start(free)
-        return self._last > 0
+        return self._claim_and_start(free) > 0
 
     def _claim_and_start(self, free: int) -> int:
         with self._lock:
@@ -140,7 +136,7 @@ class SlotEngine(Engine):
 
     def _free_slots(self) -> int:
         """Free slots, after waiting a little under load for more of them."""
-        if self._last >= BUSY:
+        if self._loaded():
             time.sleep(GATHER)
         if self._in_flight == self._slots:
             self._freed.clear()
