@@ -289,7 +289,7 @@ create table job (
   parent_job   uuid,
   parent_path  text,
   inbox        int not null default 0,                -- mailbox: whoever wants a strand's attention adds one
-  control      "char",                                -- c cancel, p pause, wanted of the strand
+  control      "char",                                -- wanted of it: c cancel, p pause, d end as dead, k park
   cursor       jsonb
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 50000);
@@ -299,6 +299,8 @@ create index job_flight on job (lane_id) where state = 'f';                   --
 create index job_queued on job (lane_id, okey, seq) where state = 'q';        -- the next head of a key
 -- At most one active row per key: the database itself holds the order.
 create unique index job_head on job (lane_id, okey) where okey is not null and state <> 'q';
+-- Heads of keys that do not get through: GET /routing/blocked-keys, few however many rows wait behind them.
+create index job_stuck on job (id) where okey is not null and state <> 'q' and (state = 'b' or tries > 0 or losses > 0);
 create index job_message on job (message_id) where message_id is not null;    -- status of a message
 create index job_execution on job (execution_id) where execution_id is not null;
 create index job_expiry on job (expires_at) where expires_at is not null;     -- messages that go stale

@@ -19,6 +19,8 @@ _ACTS: Final = {
     "cancel": "message.cancel_requested",
     "redact": "message.redacted",
     "retry": "delivery.retried",
+    "skip": "delivery.skipped",
+    "park": "delivery.parked",
 }
 
 

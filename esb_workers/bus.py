@@ -10,12 +10,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from esb_workers import drill
 from esb_workers.clock import to_wire
 from esb_workers.errors import Conflict, IllegalTransition, NotFound, Unavailable
 from esb_workers.runtime.ringer import Ringer
-from esb_workers.store import jobs, lanes, message_log, messages, replays
+from esb_workers.store import blocked_keys, jobs, lanes, message_log, messages, replays
 from esb_workers.store.engine import Cursor, Database
 from esb_workers.store.group import Group
 from esb_workers.store.ids import new_id
@@ -174,6 +175,29 @@ class Bus:
         self.ringer.ring("delivery")
         return retried.message_id
 
+    def retry_head(self, delivery_id: str, *, by: str) -> str:
+        """`retry`, of a delivery that is the head of an ordering key. Raises NotFound, IllegalTransition."""
+        with self.database.cursor() as cursor:
+            head = blocked_keys.is_head(cursor, delivery_id)
+        if head is None:
+            raise NotFound
+        if not head:
+            raise IllegalTransition(_NOT_HEAD, code="not_head")
+        return self.retry(delivery_id, by=by)
+
+    def end_head(self, delivery_id: str, how: Literal["skip", "park"], *, by: str) -> str:
+        """Take the head of a key out of the way: its message's id. Raises NotFound, IllegalTransition."""
+        with self.database.raw_transaction() as cursor:
+            ended = blocked_keys.end_head(cursor, delivery_id, how)
+            if ended is None:
+                raise NotFound
+            if ended.outcome != "ok":
+                raise IllegalTransition(_NOT_HEAD, code="not_head")
+            message_log.note_act(cursor, ended.message_id, by, how, {"deliveryId": delivery_id})
+        if ended.lane_id is not None and ended.okey is not None:
+            self._go_on([Key(ended.lane_id, ended.okey)])
+        return ended.message_id
+
     def replay_dead_letters(
         self, wanted: DeadLetterFilter, shown: str, rate: float | None, *, by: str
     ) -> tuple[str, int]:
@@ -233,6 +257,8 @@ class Bus:
                 found = self._lanes[name] = lanes.lane_id(cursor, ROUTING, name)
         return found
 
+
+_NOT_HEAD = "The delivery is not the head of an ordering key: nothing waits for it."
 
 #: Why a delivery is not retried.
 _UNTRIABLE = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from esb_api.operations import Resource
+from esb_api.resources.blocked_keys import blocked_keys
 from esb_api.resources.clients import clients
 from esb_api.resources.dead_letters import dead_letters
 from esb_api.resources.executions import executions
@@ -22,6 +23,7 @@ RESOURCES: Final[tuple[Resource, ...]] = (
     routes,
     sending,
     messages,
+    blocked_keys,
     dead_letters,
     workflows,
     executions,

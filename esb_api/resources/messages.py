@@ -88,6 +88,11 @@ def retry_delivery(call: Call, delivery_id: str) -> Response:
     Where all circuits of its destination are open, it is the probe.
     """
     message_id = call.api.bus.retry(delivery_id, by=call.principal.actor)
+    return shown_delivery(call, message_id, delivery_id)
+
+
+def shown_delivery(call: Call, message_id: str, delivery_id: str) -> Response:
+    """The answer that shows a delivery of a message as it now is."""
     with call.api.database.cursor() as cursor:
         row = message_log.get(cursor, message_id)
     found = message_view.logged_message(row)["deliveries"] if row else []

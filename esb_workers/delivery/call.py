@@ -54,6 +54,8 @@ class Caller:
     def call(self, prepared: Prepared) -> Result:
         """Try a delivery once. Never raises for what message, registration or the outside world is like."""
         message, payload = prepared.message, prepared.payload
+        if failed := (prepared.claim.cursor or {}).get("failed"):  # already when it was routed
+            return NotCalled(prepared, "dead", failed["class"])
         if message is None or payload is None:
             return NotCalled(prepared, "dead", "PayloadGone")
         if message.expires_at is not None and message.expires_at <= datetime.now(UTC):

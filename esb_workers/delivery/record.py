@@ -72,7 +72,15 @@ def _not_called(result: NotCalled) -> dict[str, Any]:
     base = _base(result.prepared.claim)
     if result.ending == "held":
         return base | {"o": "hold", "held": result.reason, "delay_ms": result.retry_ms} | _went_to(result.prepared)
-    return base | {"o": result.ending, "class": result.reason}
+    return (
+        base | _given_up(result.reason, result.prepared)
+        if result.ending == "dead"
+        else base
+        | {
+            "o": result.ending,
+            "class": result.reason,
+        }
+    )
 
 
 def _decision(called: Called, chance: Callable[[], float]) -> Decision:
@@ -87,8 +95,12 @@ def _ending(decision: Decision, prepared: Prepared) -> dict[str, Any]:
         case Retry(delay_ms, error_class):
             return {"o": "retry", "delay_ms": delay_ms, "class": error_class}
         case Dead(error_class):
-            blocks = prepared.plan.blocks_when_dead and prepared.claim.okey is not None
-            return {"o": "block" if blocks else "dead", "class": error_class}
+            return _given_up(error_class, prepared)
+
+
+def _given_up(error_class: str, prepared: Prepared) -> dict[str, Any]:
+    blocks = prepared.plan.blocks_when_dead and prepared.claim.okey is not None
+    return {"o": "block" if blocks else "dead", "class": error_class}
 
 
 def _detail(called: Called) -> dict[str, Any]:

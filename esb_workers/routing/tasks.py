@@ -104,7 +104,7 @@ class Routing:
     ) -> Json:
         """One delivery that goes to whichever of several destinations is not held when an attempt is made."""
         rows = [self._delivery(stored, message, variables, route, destination) for destination in choice]
-        good = [row for row in rows if "status" not in row]
+        good = [row for row in rows if "status" not in row and "failed" not in row["cursor"]]
         if len(good) < 2:
             return (good or rows)[0]
         # A lane of the route's own: that of a destination would be shut while another one is open.
@@ -137,6 +137,9 @@ class Routing:
                 row["payload"], row["headers"] = _text(payload), _text(headers)
                 row["cursor"]["form"] = True  # so that deliveries without one need not look for it
             except TransformationError as error:
+                if key is not None and destination.blocks_when_dead:  # takes its place in the order, to block it
+                    row["cursor"]["failed"] = {"class": "TransformationError", "error": error.detail}
+                    return row
                 return row | _ended("dead", "TransformationError", error.detail, stored)
         return row
 

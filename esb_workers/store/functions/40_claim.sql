@@ -46,7 +46,8 @@ begin
         case when l.max_concurrency is not null
              then l.max_concurrency - (select count(*) from job f where f.lane_id = l.id and f.state = 'f') end,
         case when l.rate is not null
-             then floor(extract(epoch from clock_timestamp() - greatest(l.tat, clock_timestamp() - make_interval(secs => l.burst / l.rate))) * l.rate) end))::int n
+             then floor(extract(epoch from clock_timestamp() - greatest(l.tat, clock_timestamp() - make_interval(secs => l.burst / l.rate))) * l.rate
+                        + 0.001) end))::int n   -- the clock moves on while it is read twice
       from lane l where l.id = any(v_soft || v_hard) and l.gate_until <= now()
      -- In turn after p_after, again: by id alone, the first lanes would be served before the last ones every time.
      order by l.id <= p_after, l.id)

@@ -41,7 +41,7 @@ $$;
 --   retry                       tried in vain, to be tried again after delay_ms
 --   hold                        could not be tried (held: why); looked at again after delay_ms, costs no try
 --   release                     was not started; ready again
---   block                       dead at the head of a key that is to stay blocked
+--   block                       dead at the head of a key that is to stay blocked, until a person decides
 -- Locks its own rows only, in order of id: a row that two deliveries share would deadlock.
 create or replace function esb_done(p_worker bigint, r jsonb)
 returns table (id uuid, lane_id int, okey text) language sql volatile as $$
@@ -49,18 +49,21 @@ returns table (id uuid, lane_id int, okey text) language sql volatile as $$
     select * from jsonb_to_recordset(r) as x(id uuid, attempt int, o text, delay_ms bigint, class text, detail jsonb, service uuid, held text, at jsonb)),
   own as materialized (
     select j.*, coalesce(j.cursor || x.at, j.cursor) at, x.delay_ms, x.detail, x.service, x.held,
-           -- Cancelled or its service deleted while this attempt was under way: it is not tried again.
-           case when x.o in ('retry', 'hold', 'release', 'block') and j.control = 'c' then 'cancelled'
-                when x.o in ('retry', 'hold', 'release', 'block') and j.control = 'd' then 'dead' else x.o end o,
+           -- Cancelled, parked, or its service deleted while this attempt was under way: it is not tried again.
+           case when x.o not in ('retry', 'hold', 'release', 'block') then x.o when j.control = 'c' then 'cancelled'
+                when j.control in ('d', 'k') then 'dead' else x.o end o,
            x.o as asked,
-           case when x.o in ('retry', 'hold', 'release', 'block') and j.control = 'd' then 'service_deleted' else x.class end class
+           case when x.o not in ('retry', 'hold', 'release', 'block') then x.class when j.control = 'd' then 'service_deleted'
+                when j.control = 'k' then coalesce(x.class, 'Parked') else x.class end class
       from job j join x on x.id = j.id where j.attempt = x.attempt and j.worker_id = p_worker order by j.id for update of j),
   del as (delete from job where id = any(array(select id from own where o not in ('retry', 'block', 'release', 'hold')))),
   upd as (
     update job j set
         state = case own.o when 'retry' then 's' when 'hold' then 's' when 'block' then 'b' else 'r' end::"char",
         tries = j.tries + (own.o in ('retry', 'block'))::int, worker_id = null,
-        cursor = case when own.o = 'hold' then coalesce(own.at, '{}') || jsonb_build_object('held', own.held) else own.at - 'held' end,
+        cursor = case own.o when 'hold' then coalesce(own.at, '{}') || jsonb_build_object('held', own.held)
+                            when 'block' then coalesce(own.at, '{}') - 'held' || jsonb_build_object('blocked', own.class)
+                            else own.at - 'held' end,
         -- Not later than it expires: then upkeep ends it, instead of an attempt hours after.
         run_at = least(now() + make_interval(secs => coalesce(own.delay_ms, 0) / 1000.0), j.expires_at)
       from own where j.id = own.id and own.o in ('retry', 'block', 'release', 'hold')),
@@ -72,7 +75,7 @@ returns table (id uuid, lane_id int, okey text) language sql volatile as $$
   att as (
     insert into attempt (delivery_id, number, started_at, worker_id, outcome, detail)
     select id, attempt, started_at, worker_id, case asked when 'ok' then 'ok' else 'failed' end, detail
-      from own where asked in ('retry', 'block') or (losses > 0 and asked in ('ok', 'dead'))
+      from own where (asked in ('retry', 'block') or (losses > 0 and asked in ('ok', 'dead'))) and detail is not null
     on conflict (delivery_id, number) do update set outcome = excluded.outcome, detail = excluded.detail),
   dl as (
     insert into dead_letter (delivery_id, message_id, lane_id, route_id, client_id, class)
@@ -115,7 +118,7 @@ $$;
 create or replace function esb_retry(p_delivery uuid) returns table (lane_id int, okey text) language plpgsql volatile as $$
 declare d delivery;
 begin
-  update job j set tries = 0, losses = 0, run_at = now(), state = case when j.state in ('s', 'b') then 'r' else j.state end::"char", cursor = j.cursor - 'held'
+  update job j set tries = 0, losses = 0, run_at = now(), state = case when j.state in ('s', 'b') then 'r' else j.state end::"char", cursor = j.cursor - 'held' - 'blocked'
    where j.id = p_delivery and j.pool = 2 and j.state <> 'f';
   if found then
     return query select j.lane_id, j.okey from job j where j.id = p_delivery;

@@ -37,11 +37,22 @@ returns table (id uuid, pool smallint) language sql volatile as $$
   select id, pool from upd
 $$;
 
+-- Whether the route of a delivery has a dead one block its key (`onDead`).
+create or replace function esb_blocks_when_dead(p_route uuid, p_cursor jsonb) returns boolean language sql stable as $$
+  select exists (select 1 from route r where r.id = p_route
+                    and r.body->'destinations'->((p_cursor->>'i')::int)->>'onDead' = 'block')
+$$;
+
 -- Work whose worker died five times over is taken for the cause: it ends as dead (`worker_lost`) and waits for a
--- person, instead of killing workers for ever.
+-- person, instead of killing workers for ever. At the head of a key that a dead delivery is to block, it blocks it.
 create or replace function esb_poison(p_limit int) returns table (id uuid, lane_id int, okey text) language sql volatile as $$
-  with own as materialized (
-    select * from job where state = 'b' and losses >= 5 and pool in (1, 2) order by id limit p_limit for update skip locked),
+  with found as materialized (
+    select *, pool = 2 and okey is not null and esb_blocks_when_dead(route_id, cursor) as blocks from job
+     where state = 'b' and losses >= 5 and pool in (1, 2) and not coalesce(cursor, '{}') ? 'blocked'
+     order by id limit p_limit for update skip locked),
+  kept as (
+    update job set cursor = coalesce(cursor, '{}') || '{"blocked": "worker_lost"}' where id = any(array(select id from found where blocks))),
+  own as (select * from found where not blocks),
   del as (delete from job where id = any(array(select id from own))),
   hist as (
     insert into delivery (id, message_id, route_id, lane_id, status, attempts, class, cursor, seq, okey, created_at)
