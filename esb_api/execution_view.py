@@ -43,7 +43,7 @@ def steps(cursor: Cursor, row: RunRow, program: Program, openings: Sequence[Hist
     """The visits that these events opened."""
     events = runs.step_events(cursor, row.id, [(opening.job_id, opening.n) for opening in openings])
     undone = runs.undone(cursor, row.id) if program.on_error == "compensate" else set()
-    return [_step(view) for view in views.steps(program, openings, events, undone, row.status)]
+    return [step(view) for view in views.steps(program, openings, events, undone, row.status)]
 
 
 def history(rows: Iterable[HistoryRow], before: int) -> list[HistoryEntry]:
@@ -62,7 +62,8 @@ def history(rows: Iterable[HistoryRow], before: int) -> list[HistoryEntry]:
     ]
 
 
-def _step(view: views.StepView) -> StepAnswer:
+def step(view: views.StepView) -> StepAnswer:
+    """One visit of a step."""
     values = asdict(view)
     del values["seen"]
     return StepAnswer(**values)

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import click
 import yaml
 
+from esb_api.cli import trials
 from esb_api.cli.connection import Connection, connected
 from esb_api.cli.output import show_json, show_one, show_rows
 from esb_api.client import Collection, Json
@@ -252,6 +253,8 @@ def _commands() -> list[click.Command]:
         ("retry", "Try a failed run again."),
     ):
         executions.add_command(_action_command(_EXECUTIONS, action, about))
+    workflows = _group(_WORKFLOWS, "The workflows that can be run.")
+    workflows.add_command(trials.test)
     messages = _group(_MESSAGES, "The messages that were sent.")
     messages.add_command(_action_command(_MESSAGES, "replay", "Send a message again, through today's routes."))
     messages.add_command(_action_command(_MESSAGES, "cancel", "Stop what is not delivered yet."))
@@ -262,7 +265,7 @@ def _commands() -> list[click.Command]:
         services,
         _group(_CLIENTS, "The clients that may call the bus."),
         _group(_ROUTES, "Which messages go where."),
-        _group(_WORKFLOWS, "The workflows that can be run."),
+        workflows,
         executions,
         messages,
         dead_letters,

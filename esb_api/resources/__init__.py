@@ -14,6 +14,7 @@ from esb_api.resources.routes import routes
 from esb_api.resources.sending import sending
 from esb_api.resources.services import services
 from esb_api.resources.system import system
+from esb_api.resources.trials import trials
 from esb_api.resources.workflows import workflows
 
 #: Every resource of the API, in the order of the document.
@@ -26,6 +27,7 @@ RESOURCES: Final[tuple[Resource, ...]] = (
     blocked_keys,
     dead_letters,
     workflows,
+    trials,
     executions,
     system,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -23,13 +22,11 @@ from esb_workers.orchestration.failures import (
 )
 from esb_workers.orchestration.flow import Handled, Late, Over, Perform, Raise, Rest, Retry
 from esb_workers.orchestration.model import Step
-from esb_workers.orchestration.programs import Programs, Workflow
+from esb_workers.orchestration.programs import Workflow
 from esb_workers.orchestration.state import place_of, put, step_of
 from esb_workers.orchestration.steps.base import Call, Completed, Failed, Fork, Kid, Outcome, Round, Waiting, _Onward
 from esb_workers.orchestration.strand import LEASE_MARGIN, Reload, Strand, wire
-from esb_workers.orchestration.strandworld import StrandWorld
-from esb_workers.orchestration.world import Messages, Services
-from esb_workers.store.engine import Database
+from esb_workers.orchestration.world import StrandPort
 from esb_workers.store.ids import new_id
 from esb_workers.store.json import dumps
 
@@ -39,28 +36,21 @@ log = logging.getLogger("esb.orchestration")
 MAX_CONTEXT: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What a worker has to run strands with."""
-
-    database: Database
-    programs: Programs
-    services: Services
-    messages: Messages
-    random: Callable[[], float]
-    may_act: Callable[[], bool] = lambda: True
-
-
-def _world(tools: Tools, strand: Strand) -> StrandWorld:
-    return StrandWorld(tools.database, tools.services, tools.messages, tools.programs, strand)
-
-
 class Advance(Ending):
     """Moves a strand: decides by `flow`, lets step types act, journals what came of it."""
 
-    def __init__(self, tools: Tools, strand: Strand, workflow: Workflow) -> None:
-        super().__init__(strand, workflow, _world(tools, strand))
-        self._tools = tools
+    def __init__(
+        self,
+        strand: Strand,
+        workflow: Workflow,
+        world: StrandPort,
+        *,
+        random: Callable[[], float],
+        may_act: Callable[[], bool] = lambda: True,
+    ) -> None:
+        super().__init__(strand, workflow, world)
+        self._random = random
+        self._may_act = may_act
 
     def go(self) -> bool:
         """As far as it goes; whether something may be due soon. Raises Reload, Superseded, Unavailable."""
@@ -72,7 +62,7 @@ class Advance(Ending):
                 if self.strand.buffer:
                     self.strand.flush()
                 raise Reload
-            if not self._tools.may_act():
+            if not self._may_act():
                 self._give_back()
                 break
             self._move()
@@ -267,13 +257,9 @@ class Advance(Ending):
         attempt = current.attempt if current and current.attempt > attempt else attempt
         error = failure.as_error(path, attempt)
         if state.undo is None:
-            verdict = flow.after_failure(
-                self.program, step, failure, current.failures if current else 0, self._tools.random
-            )
+            verdict = flow.after_failure(self.program, step, failure, current.failures if current else 0, self._random)
         else:
-            verdict = flow.after_failure(
-                self.program, step, failure, current.failures if current else 0, self._tools.random
-            )
+            verdict = flow.after_failure(self.program, step, failure, current.failures if current else 0, self._random)
             if not isinstance(verdict, Retry):
                 strand.emit("step.failed", path, error=error, attempt=attempt)
                 self.end("failed", error={**error, "compensating": (state.handling or {}).get("class")})

@@ -10,7 +10,7 @@ from esb_workers.orchestration import flow
 from esb_workers.orchestration.failures import TIMEOUT, VALIDATION_ERROR, Failure, StepFailed
 from esb_workers.orchestration.programs import Workflow
 from esb_workers.orchestration.strand import Reload, Strand
-from esb_workers.orchestration.strandworld import StrandWorld
+from esb_workers.orchestration.world import StrandPort
 
 log = logging.getLogger("esb.orchestration")
 
@@ -18,7 +18,7 @@ log = logging.getLogger("esb.orchestration")
 class Ending:
     """A strand, and the ways in which it can end. `gone`: it was let go; `timer`: something may be due soon."""
 
-    def __init__(self, strand: Strand, workflow: Workflow, world: StrandWorld) -> None:
+    def __init__(self, strand: Strand, workflow: Workflow, world: StrandPort) -> None:
         self.strand = strand
         self.program = workflow.program
         self.execution = strand.execution_names(workflow.name, workflow.version)

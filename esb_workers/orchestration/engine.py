@@ -16,9 +16,10 @@ from typing import Final
 
 from esb_workers import logs
 from esb_workers.errors import Superseded, Unavailable
-from esb_workers.orchestration.advance import Advance, Tools
+from esb_workers.orchestration.advance import Advance
 from esb_workers.orchestration.programs import Programs
 from esb_workers.orchestration.strand import Reload, Strand
+from esb_workers.orchestration.strandworld import StrandWorld
 from esb_workers.orchestration.world import Messages, Services
 from esb_workers.store import executions
 from esb_workers.store.engine import Database
@@ -46,7 +47,10 @@ class Runner:
     ) -> None:
         self._database = database
         self._programs = programs
-        self._tools = Tools(database, programs, services, messages, random, may_act)
+        self._services = services
+        self._messages = messages
+        self._random = random
+        self._may_act = may_act
         self._fold = fold
 
     def run(self, job: str, attempt: int) -> bool:
@@ -83,8 +87,9 @@ class Runner:
         strand = Strand(self._database, key, loaded, workflow.program, fold=self._fold)
         with logs.bind(execution_id=loaded.execution_id, correlation_id=loaded.correlation_id):
             if strand.control or loaded.status != "open":
-                return _obey(strand)
-            return Advance(self._tools, strand, workflow).go()
+                return obey(strand)
+            world = StrandWorld(self._database, self._services, self._messages, self._programs, strand)
+            return Advance(strand, workflow, world, random=self._random, may_act=self._may_act).go()
 
     def _orphaned(self, key: StrandKey) -> bool:
         """The run of a branch has ended and taken its scope along: nothing is left to go on from."""
@@ -93,7 +98,7 @@ class Runner:
         return False
 
 
-def _obey(strand: Strand) -> bool:
+def obey(strand: Strand) -> bool:
     """Pause or stop, as somebody wants."""
     if strand.control == "p" or (strand.control is None and strand.loaded.status == "paused"):
         if strand.halt():

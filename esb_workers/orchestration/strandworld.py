@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -16,6 +17,10 @@ from esb_workers.store import executions
 from esb_workers.store.engine import Database
 from esb_workers.store.ids import new_id
 from esb_workers.store.json import dumps
+
+#: The lines of `log` steps.
+_log = logging.getLogger("esb.workflow")
+_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 class StrandWorld:
@@ -125,6 +130,11 @@ class StrandWorld:
         with self._database.cursor() as cursor:
             rows = executions.completed(cursor, self._strand.loaded.execution_id, step_ids)
         return [(path, orjson.loads(data).get("output")) for path, data in rows]
+
+    def log(self, level: str, message: Any, path: str) -> None:
+        """Write a line into the bus's log."""
+        told = {"execution_id": self._strand.loaded.execution_id, "step": path}
+        _log.log(_LEVELS[level], "%s", message, extra=told)
 
     def new_id(self) -> str:
         """A fresh id."""

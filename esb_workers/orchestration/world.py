@@ -90,7 +90,10 @@ class World(Protocol):
 
     correlation_id: str
     traceparent: str | None
-    services: Services
+
+    @property
+    def services(self) -> Services:
+        """The services behind the bus."""
 
     @property
     def allowed(self) -> Sequence[str] | None:
@@ -118,8 +121,23 @@ class World(Protocol):
     def cull(self, path: str, fork: int) -> None:
         """Stop those children of a fork that still run."""
 
+    def log(self, level: str, message: Any, path: str) -> None:
+        """Write a line into the bus's log: `debug`, `info`, `warning` or `error`."""
+
     def new_id(self) -> str:
         """A fresh id."""
+
+
+class StrandPort(World, Protocol):
+    """What the engine itself asks of the world around a strand, beside what its steps ask."""
+
+    stirred: bool  # whether this strand has made work ready that nobody was told of
+
+    def cull_all(self) -> None:
+        """Stop every child of this strand."""
+
+    def completed(self, step_ids: Sequence[str]) -> list[tuple[str, Any]]:
+        """(path, output) of every completed visit of these steps in the run, in order of completion."""
 
 
 @dataclass(frozen=True, slots=True)

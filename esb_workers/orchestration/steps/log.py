@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Literal, NamedTuple
 
 from pydantic import Field
 
 from esb_workers.orchestration.model import Evaluate
 from esb_workers.orchestration.steps.base import At, Call, Completed, Config, Outcome, StepType
-
-_log = logging.getLogger("esb.workflow")
-_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 class LogConfig(Config):
@@ -23,7 +19,7 @@ class LogConfig(Config):
 
 class _Compiled(NamedTuple):
     message: Evaluate
-    level: int
+    level: str
 
 
 class Log(StepType):
@@ -33,9 +29,9 @@ class Log(StepType):
     compensates = True
 
     def compile(self, config: LogConfig, at: At) -> _Compiled:
-        return _Compiled(at.template(config.message, "message"), _LEVELS[config.level])
+        return _Compiled(at.template(config.message, "message"), config.level)
 
     def run(self, call: Call) -> Outcome:
         message = call.config.message(call.names)
-        _log.log(call.config.level, "%s", message, extra={"execution_id": call.execution_id, "step": call.path})
+        call.world.log(call.config.level, message, call.path)
         return Completed({"message": message})

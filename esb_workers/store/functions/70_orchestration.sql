@@ -110,7 +110,12 @@ begin
   if not found then raise exception 'fenced' using errcode = 'ES001'; end if;   -- takes the counter back with it
   delete from snapshot where job_id = p_job;
   perform esb_journal(v_execution, p_job, p_n, p_types, p_paths, p_visits, p_iters, p_data);
-  if s.job_id is null or s.closed or (s.kids - s.open - s.failed < s.need and s.failed <= s.kids - s.need) then return false; end if;
+  if s.job_id is null or s.closed then return false; end if;
+  if s.total is not null then            -- a foreach: `failed` counts items, and only its last runner ends it
+    if s.open > 0 then return false; end if;
+  elsif s.kids - s.open - s.failed < s.need and s.failed <= s.kids - s.need then
+    return false;
+  end if;
   update scope set closed = true where job_id = v_parent and path = v_path;
   update job set inbox = inbox + 1, run_at = case when state in ('p', 's') and control is null then now() else run_at end,
                  state = case when state in ('p', 's') and control is null then 'r' else state end::"char" where id = v_parent;

@@ -370,3 +370,23 @@ def test_an_input_that_does_not_fit_its_schema_is_refused(api: ApiClient) -> Non
     id_ = define(api, {**SLEEPER, "inputSchema": schema})
     answer = api.post("/orchestration/execute", {"workflowId": id_, "initialContext": {"email": 1}})
     assert (answer.status_code, answer.json["errors"][0]["path"]) == (422, "initialContext.email")
+
+
+def test_a_workflow_is_tried_out_and_leaves_nothing_behind(api: ApiClient) -> None:
+    made = api.post("/orchestration/workflows", USER_ONBOARDING)
+    body = {
+        "initialContext": {"email": "a@b.c", "name": "Ann"},
+        "mocks": {
+            "create-user": [{"error": "HttpStatus.503"}, {"output": {"userId": "u-1"}}],
+            "send-welcome-email": {"output": None},
+        },
+        "expect": {"status": "completed", "context": {"userId": "u-1"}, "attempts": {"create-user": 2}},
+    }
+    tried = api.post(f"/orchestration/workflows/{made.json['id']}/test", body)
+    assert (tried.status_code, tried.json["passed"], tried.json["duration"]) == (200, True, 1000)
+    assert tried.json["calls"][2]["input"]["payload"] == {"userId": "u-1", "email": "a@b.c"}
+    draft = api.post("/orchestration/workflows/test", {"definition": USER_ONBOARDING["definition"], **body})
+    assert draft.json["history"] == tried.json["history"]
+    assert api.get("/orchestration/executions").json["items"] == []
+    refused = api.post(f"/orchestration/workflows/{made.json['id']}/test", {"mocks": {"x": {}}})
+    assert (refused.status_code, refused.json["errors"][0]["path"]) == (422, "mocks.x")

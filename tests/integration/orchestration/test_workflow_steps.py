@@ -179,6 +179,15 @@ def test_foreach_answers_in_item_order(bench: Bench) -> None:
     assert {c.idempotency_key for c in bench.services.calls} == {f"{done['id']}:f[{i}]/q" for i in range(20)}
 
 
+def test_a_tolerated_failure_in_one_runner_does_not_end_the_others(bench: Bench) -> None:
+    item = [service("q", config={"payload": {"x": "${item}"}}), {"id": "w", "type": "wait", "config": {"duration": 5}}]
+    config = {"items": [1, 2], "steps": item, "maxConcurrency": 2, "toleratedFailures": 1, "resultPath": "ys"}
+    bench.services.on_call = lambda r: down(400, retryable=False) if b":1" in r.body else Answer(200, {})
+    done = bench.run([{"id": "f", "type": "foreach", "config": config}])
+    assert done["status"] == "completed"
+    assert [type(y) for y in done["context"]["ys"]] == [dict, type(None)]
+
+
 def test_foreach_tolerates_as_many_failures_as_it_says(bench: Bench) -> None:
     bench.services.on_call = lambda r: down(400, retryable=False) if b":3" in r.body else Answer(200, {})
 
