@@ -11,6 +11,7 @@ import yaml
 
 from esb_api import trial_view
 from esb_api.cli.output import show_json, table
+from esb_api.schemas.orchestration import HistoryEntry
 from esb_api.schemas.trials import TrialAnswer, TrialBody
 from esb_api.validation import validated
 from esb_workers.errors import FieldError, Invalid
@@ -112,20 +113,12 @@ def _show(title: str, trial: TrialAnswer, history: bool) -> None:
     if trial.unmocked:
         click.echo(f"      without a mock: {', '.join(trial.unmocked)}")
     if history:
-        rows = [
-            {
-                "at": f"+{_after(trial, entry.at)} ms",
-                "what": entry.type,
-                "path": entry.path,
-                "told": _told(entry.detail),
-            }
-            for entry in trial.history
-        ]
-        click.echo(table(rows, ("at", "what", "path", "told")))
+        click.echo(table([_row(trial, entry) for entry in trial.history], ("after", "what", "path", "told")))
 
 
-def _after(trial: TrialAnswer, moment: Any) -> int:
-    return round((moment - trial.started_at).total_seconds() * 1000)
+def _row(trial: TrialAnswer, entry: HistoryEntry) -> dict[str, Any]:
+    after = round((entry.at - trial.started_at).total_seconds() * 1000)
+    return {"after": f"{after} ms", "what": entry.type, "path": entry.path, "told": _told(entry.detail)}
 
 
 def _told(detail: Mapping[str, Any] | None) -> str | None:
