@@ -27,6 +27,15 @@ for _name in [name for name in os.environ if name.startswith(("ESB_", "DB_"))]:
     del os.environ[_name]  # a developer's own settings must not steer the tests
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Give each operation of the contract test an id of its own.
+
+    They all bear the test's, and when tests are spread over processes by file, equal ids are run once.
+    """
+    if label := getattr(item, "operation_label", None):
+        item._nodeid = f"{item.nodeid}[{label}]"
+
+
 def _missing(what: str, why: Exception) -> None:
     message = f"{what} cannot run here: {why}"
     if os.environ.get("CI"):
