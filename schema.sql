@@ -74,11 +74,21 @@ create table service_state (
       'half_open')),   -- -> closed if the probe goes well, -> open (for twice as long) if not
   circuit_until     timestamptz not null default '-infinity',
   circuit_opens     int not null default 0,           -- openings since it was last closed: doubles the pause
-  circuit_failures  int not null default 0,           -- failed attempts in a row
   circuit_epoch     bigint not null default 0,        -- compare-and-set: each transition adds one
   probe_until       timestamptz not null default '-infinity',  -- the half-open probe's lease
   circuit_changed_at timestamptz
 ) with (fillfactor = 50);
+
+-- What processes report of attempts at instances that are in trouble: whichever worker saw a failure, it counts. Each
+-- report is a row of its own, so nobody waits for anybody; while an instance is well, nothing is written at all.
+create table circuit_tally (
+  service_id uuid not null,
+  at         timestamptz not null default clock_timestamp(),
+  ok         int not null,                            -- attempts for which the instance is not to blame
+  failed     int not null,
+  tail       int not null                             -- of the failed, those after the last ok one
+);
+create index circuit_tally_newest on circuit_tally (service_id, at desc);   -- what a circuit is judged by
 
 -- Results of probes and heartbeats; `health` is the state after it, so changes of state can be read off.
 create table health_check (

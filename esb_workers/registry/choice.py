@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import random
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from esb_workers.errors import Unavailable
 from esb_workers.registry import selection
-from esb_workers.registry.circuit import Window, pause_seconds
+from esb_workers.registry.circuit import WINDOW_SECONDS, Figures, Tally, pause_seconds
 from esb_workers.registry.instances import Directory, Instance
 from esb_workers.registry.selection import Destination
 from esb_workers.store import circuits
@@ -24,6 +23,8 @@ log = logging.getLogger(__name__)
 LOOK_AGAIN = 1000
 #: A probe must have come back after the call's own time and this, seconds; then another may try.
 PROBE_MARGIN = 10.0
+#: Attempts that went well are reported together, after this, seconds; failures take them along at once.
+REPORT_AFTER = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,10 @@ class Chooser:
         self._database = database
         self._directory = directory
         self._chance = chance
-        self._windows: dict[str, tuple[int, Window]] = {}
+        self._seen: dict[str, tuple[Instance, Tally]] = {}
         self._lock = threading.Lock()
+        self._reporter: threading.Thread | None = None
+        self._urgent = threading.Event()
 
     def choose(self, destination: Destination, timeout_ms: int) -> Chosen | NotNow:
         """An instance of the destination; an instance whose circuit waits for a probe comes first, once."""
@@ -65,12 +68,21 @@ class Chooser:
         return Chosen(found) if found else NotNow(selection.why_none(registered, fitting))
 
     def report(self, chosen: Chosen, ok: bool) -> None:
-        """Tell how a call went, for the circuit: `ok` unless the instance is to blame."""
+        """Tell how a call went, for the circuit: `ok` unless the instance is to blame. Only a probe waits."""
         if chosen.probe:
             self._end_probe(chosen.instance, ok)
-        elif self._opens(chosen.instance, ok):
-            log.warning("circuit opens", extra={"service": chosen.instance.name, "instance": chosen.instance.id})
-            self._open(chosen.instance, chosen.instance.epoch)
+            return
+        instance = chosen.instance
+        with self._lock:
+            seen = self._seen.get(instance.id)
+            if seen is None or seen[0].epoch != instance.epoch:
+                seen = self._seen[instance.id] = (instance, Tally())
+            seen[1].add(ok)
+            if not ok:
+                self._urgent.set()
+            if self._reporter is None:
+                self._reporter = threading.Thread(target=self._tell, name="circuit-report", daemon=True)
+                self._reporter.start()
 
     def _end_probe(self, instance: Instance, ok: bool) -> None:
         epoch = instance.epoch + 1  # winning the probe has moved it
@@ -80,19 +92,36 @@ class Chooser:
         else:
             self._open(instance, epoch)
 
-    def _opens(self, instance: Instance, ok: bool) -> bool:
-        with self._lock:
-            epoch, window = self._windows.get(instance.id, (-1, Window()))
-            if instance.epoch > epoch:  # what was counted before the circuit changed says nothing about now
-                window = Window()
-                self._windows[instance.id] = instance.epoch, window
-            elif instance.epoch < epoch:
-                return False
-            return window.record(ok, time.monotonic())
+    def _tell(self) -> None:
+        """Report what was seen, until there is nothing more: a process without calls has no thread for it."""
+        while True:
+            self._urgent.wait(REPORT_AFTER)
+            with self._lock:
+                self._urgent.clear()
+                seen, self._seen = self._seen, {}
+                if not seen:
+                    self._reporter = None
+                    return
+            try:
+                self._judge(seen)
+            except Unavailable:
+                pass  # who cannot be reached cannot be told either: later failures open it
+            except Exception:
+                log.exception("the report on circuits stumbled")
 
-    def _open(self, instance: Instance, epoch: int) -> None:
+    def _judge(self, seen: Mapping[str, tuple[Instance, Tally]]) -> None:
+        reports = [
+            circuits.Report(instance.id, instance.epoch, tally.ok, tally.failed, tally.trailing)
+            for instance, tally in seen.values()
+        ]
+        for row in circuits.tally(self._database, reports, WINDOW_SECONDS):
+            instance, _ = seen[row.service_id]
+            if Figures(row.in_a_row, row.ok, row.failed).opens() and self._open(instance, instance.epoch):
+                log.warning("circuit opens", extra={"service": instance.name, "instance": instance.id})
+
+    def _open(self, instance: Instance, epoch: int) -> bool:
         opens = instance.circuit.opens + 1
-        self._move(instance, epoch, "open", opens, pause_seconds(opens))
+        return self._move(instance, epoch, "open", opens, pause_seconds(opens))
 
     def _move(self, instance: Instance, epoch: int, to: str, opens: int, seconds: float) -> bool:
         try:

@@ -1,12 +1,11 @@
 """The circuit of an instance: when it opens, for how long, and who may try it again. Pure.
 
-Counts are kept by each process in memory; what they lead to is decided once, by compare-and-set in the store.
+What each process has seen is added up in the store; what it leads to is decided once, by compare-and-set there.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
 CircuitState = Literal["closed", "open", "half_open"]
@@ -17,35 +16,38 @@ WINDOW_ATTEMPTS: Final = 10
 WINDOW_SHARE: Final = 0.5
 FIRST_PAUSE_SECONDS: Final = 10.0
 LONGEST_PAUSE_SECONDS: Final = 300.0
-_MOST_REMEMBERED: Final = 1000
 
 
 @dataclass(slots=True)
-class Window:
-    """The latest attempts at one instance, as this process saw them."""
+class Tally:
+    """Attempts at one instance as one process saw them, in their order, since it last reported."""
 
-    in_a_row: int = 0
-    attempts: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=_MOST_REMEMBERED))
+    ok: int = 0
+    failed: int = 0
+    trailing: int = 0  # failures after the last that was ok
 
-    def record(self, ok: bool, at: float) -> bool:
-        """Note an attempt (`at`: seconds on any clock that only goes forward); whether the circuit opens by it.
+    def add(self, ok: bool) -> None:
+        """Note an attempt."""
+        if ok:
+            self.ok += 1
+            self.trailing = 0
+        else:
+            self.failed += 1
+            self.trailing += 1
 
-        It does at 5 failures in a row, or when of at least 10 attempts in 30 s half failed.
-        """
-        self.in_a_row = 0 if ok else self.in_a_row + 1
-        self.attempts.append((at, ok))
-        while self.attempts and self.attempts[0][0] <= at - WINDOW_SECONDS:
-            self.attempts.popleft()
-        return not ok and (self.in_a_row >= FAILURES_IN_A_ROW or self._half_failed())
 
-    def clear(self) -> None:
-        """Begin anew, as after the circuit has changed."""
-        self.in_a_row = 0
-        self.attempts.clear()
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Attempts at one instance as all processes saw them: failures in a row, and both kinds in the window."""
 
-    def _half_failed(self) -> bool:
-        failed = sum(not ok for _, ok in self.attempts)
-        return len(self.attempts) >= WINDOW_ATTEMPTS and failed >= WINDOW_SHARE * len(self.attempts)
+    in_a_row: int
+    ok: int
+    failed: int
+
+    def opens(self) -> bool:
+        """Whether the circuit is to open: 5 failures in a row, or half of at least 10 attempts in 30 s."""
+        many = self.ok + self.failed >= WINDOW_ATTEMPTS
+        return self.in_a_row >= FAILURES_IN_A_ROW or (many and self.failed >= WINDOW_SHARE * (self.ok + self.failed))
 
 
 def pause_seconds(opens: int) -> float:

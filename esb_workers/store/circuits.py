@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from esb_workers.store.engine import Database
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from esb_workers.store.engine import Cursor, Database
 
 _CHANGE = """
     with changed as (
@@ -15,6 +18,44 @@ _CHANGE = """
          and (%(to)s <> 'half_open' or (st.circuit <> 'closed' and st.circuit_until <= now()))
       returning s.name)
     select name from changed"""
+
+
+class Report(NamedTuple):
+    """What a process saw of an instance whose circuit stood at `epoch`; `trailing`: failures after the last ok."""
+
+    service_id: str
+    epoch: int
+    ok: int
+    failed: int
+    trailing: int
+
+
+class FiguresRow(NamedTuple):
+    """What all processes saw of an instance: failures in a row, and both kinds within the window."""
+
+    service_id: str
+    in_a_row: int
+    ok: int
+    failed: int
+
+
+def tally(database: Database, reports: Sequence[Report], window_seconds: float) -> list[FiguresRow]:
+    """Add reports; the figures of those instances that failed. Two statements: the second sees what others have added."""
+    with database.cursor() as cursor:
+        cursor.execute(
+            "select esb_tally(%s::uuid[], %s::bigint[], %s::int[], %s::int[], %s::int[])",
+            tuple(map(list, zip(*reports, strict=True))),
+        )
+        failing = [report.service_id for report in reports if report.failed]
+        if not failing:
+            return []
+        cursor.execute("select * from esb_circuit_figures(%s::uuid[], %s)", (failing, window_seconds))
+        return [FiguresRow(service_id, *map(int, figures)) for service_id, *figures in cursor.fetchall()]
+
+
+def forget_tallies(cursor: Cursor) -> None:
+    """Drop reports that count no more."""
+    cursor.execute("select esb_forget_tallies()")
 
 
 def change(database: Database, service_id: str, epoch: int, to: str, opens: int, seconds: float) -> bool:

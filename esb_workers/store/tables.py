@@ -91,10 +91,18 @@ service_state = Table(
     Column("circuit", Text, nullable=False, server_default=FetchedValue()),
     Column("circuit_until", Moment, nullable=False, server_default=FetchedValue()),
     Column("circuit_opens", Integer, nullable=False, server_default=FetchedValue()),
-    Column("circuit_failures", Integer, nullable=False, server_default=FetchedValue()),
     Column("circuit_epoch", BigInteger, nullable=False, server_default=FetchedValue()),
     Column("probe_until", Moment, nullable=False, server_default=FetchedValue()),
     Column("circuit_changed_at", Moment),
+)
+circuit_tally = Table(
+    "circuit_tally",
+    metadata,
+    Column("service_id", ID, nullable=False),
+    Column("at", Moment, nullable=False, server_default=FetchedValue()),
+    Column("ok", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("tail", Integer, nullable=False),
 )
 health_check = Table(
     "health_check",

@@ -17,7 +17,7 @@ from esb_workers.errors import SettingsError, Unavailable, WorkerDeclaredDead
 from esb_workers.queues import POOL_IDS, POOLS, PoolName
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
-from esb_workers.store import idempotency, jobs, migrate, retention, workers
+from esb_workers.store import circuits, idempotency, jobs, migrate, retention, workers
 from esb_workers.store.engine import Cursor, Database
 from esb_workers.upkeep import replays
 
@@ -131,3 +131,4 @@ class Scheduler:
             retention.delete_executions(cursor, self._settings.retention_days)
             workers.forget(cursor, days=1)
             idempotency.purge(cursor)
+            circuits.forget_tallies(cursor)

@@ -5,54 +5,26 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esb_workers.registry.circuit import Circuit, Window, pause_seconds
+from esb_workers.registry.circuit import Circuit, Figures, Tally, pause_seconds
 
 
 def test_it_opens_at_the_fifth_failure_in_a_row() -> None:
-    window = Window()
-    assert [window.record(False, at) for at in range(5)] == [False, False, False, False, True]
+    assert [Figures(n, 100, n).opens() for n in range(1, 6)] == [False, False, False, False, True]
 
 
-def test_a_success_between_begins_the_count_anew() -> None:
-    window = Window()
-    outcomes = [False, False, False, False, True, False, False, False]
-    assert not any(window.record(ok, at * 10.0) for at, ok in enumerate(outcomes))
+def test_it_opens_when_half_of_at_least_ten_attempts_failed() -> None:
+    assert Figures(1, 5, 5).opens()
+    assert not Figures(1, 6, 5).opens()
+    assert not Figures(1, 4, 5).opens(), "nine are too few"
 
 
-def test_it_opens_when_half_of_ten_attempts_in_thirty_seconds_failed() -> None:
-    window = Window()
-    opened = [window.record(n % 2 == 0, n * 1.0) for n in range(10)]
-    assert opened == [False] * 9 + [True]
-
-
-def test_attempts_older_than_thirty_seconds_do_not_count() -> None:
-    window = Window()
-    assert not any(window.record(n % 2 == 0, n * 4.0) for n in range(100))
-
-
-def test_a_success_never_opens_it() -> None:
-    window = Window()
-    for n in range(9):
-        window.record(n % 2 == 0, n * 1.0)
-    window.record(False, 9.0)
-    assert not window.record(True, 9.5)
-
-
-def test_ten_attempts_are_too_few_while_fewer_than_half_failed() -> None:
-    window = Window()
-    assert not any(window.record(n % 5 != 0, n * 0.1) for n in range(200))
-
-
-@given(st.lists(st.tuples(st.booleans(), st.floats(0, 5)), max_size=80))
-def test_it_opens_exactly_by_its_two_rules(steps: list[tuple[bool, float]]) -> None:
-    window, seen, at = Window(), [], 0.0
-    for ok, pause in steps:
-        at += pause
-        seen.append((at, ok))
-        recent = [good for moment, good in seen if moment > at - 30]
-        in_a_row = len(seen) >= 5 and not any(good for _, good in seen[-5:])
-        half = len(recent) >= 10 and recent.count(False) * 2 >= len(recent)
-        assert window.record(ok, at) == (not ok and (in_a_row or half))
+@given(st.lists(st.booleans(), max_size=50))
+def test_a_tally_knows_the_failures_after_the_last_attempt_that_was_well(outcomes: list[bool]) -> None:
+    tally = Tally()
+    for ok in outcomes:
+        tally.add(ok)
+    trailing = len(outcomes) - max((n for n, ok in enumerate(outcomes, 1) if ok), default=0)
+    assert (tally.ok, tally.failed, tally.trailing) == (outcomes.count(True), outcomes.count(False), trailing)
 
 
 def test_the_pause_doubles_from_ten_seconds_to_five_minutes() -> None:
