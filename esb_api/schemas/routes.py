@@ -49,6 +49,15 @@ class DestinationBody(Body):
     ] = "continue"
 
 
+_SERVICES = Field(description="Templates: a list of services, or `${…}` that gives one.")
+
+
+class SplitBody(Body):
+    """One message becomes one for each item of a list; `item` and `index` are in scope."""
+
+    items: Annotated[str | list[Any], Field(description="Template that gives a list: `${payload.lines}`.")]
+
+
 class RouteBody(Body):
     """A route as people write it."""
 
@@ -56,7 +65,10 @@ class RouteBody(Body):
 
     name: Annotated[Name, Field(description="Unique without regard to case.")]
     pattern: Annotated[str, Field(max_length=255, description="Topic pattern over `messageType`: `user.*`, `order.#`.")]
-    destinations: Annotated[list[str | DestinationBody], Field(min_length=1, max_length=MAX_DESTINATIONS)]
+    destinations: Annotated[
+        list[str | DestinationBody],
+        Field(max_length=MAX_DESTINATIONS, description="At least one, unless there are `recipients` or a `slip`."),
+    ] = []
     conditions: Annotated[
         dict[str, Any] | None, Field(description="Flat map of path to value, or an EventBridge event pattern.")
     ] = None
@@ -66,12 +78,16 @@ class RouteBody(Body):
     stop_on_match: Annotated[bool, Field(description="If it takes a message, no later route is asked.")] = False
     enabled: bool = True
     strategy: Annotated[
-        str, Field(description="`all`, `first_available`, `round_robin`, `weighted`, or a plug-in's.")
+        str,
+        Field(description="`all`, `first_available`, `round_robin`, `weighted`, `recipient_list`, or a plug-in's."),
     ] = "all"
     retry_policy: RetryPolicyBody | None = None
     timeout: Annotated[int | None, milliseconds(1, MAX_TIMEOUT)] = None
     ordering_key: Annotated[str | None, _KEY] = None
     default: Annotated[bool, Field(description="Takes what no other route took.")] = False
+    split: SplitBody | None = None
+    recipients: Annotated[str | list[str] | None, _SERVICES] = None
+    slip: Annotated[str | list[str] | None, _SERVICES] = None
 
 
 class RouteAnswer(Answer):
@@ -80,7 +96,7 @@ class RouteAnswer(Answer):
     id: str
     name: str
     pattern: str
-    destinations: list[str | dict[str, Any]]
+    destinations: list[str | dict[str, Any]] = []
     conditions: dict[str, Any] | None = None
     filter: str | None = None
     transformation: dict[str, Any] | list[dict[str, Any]] | None = None
@@ -92,6 +108,9 @@ class RouteAnswer(Answer):
     timeout: int | None = None
     ordering_key: str | None = None
     default: bool = False
+    split: dict[str, Any] | None = None
+    recipients: str | list[str] | None = None
+    slip: str | list[str] | None = None
     created_at: Moment
     updated_at: Moment
 
@@ -138,6 +157,7 @@ class FormAnswer(Answer):
     payload: Any
     headers: dict[str, str] | None
     error: Annotated[str | None, Field(description="Why the transformation failed.")]
+    index: Annotated[int | None, Field(description="Of which part of a split message.")] = None
 
 
 class VerdictAnswer(Answer):

@@ -29,6 +29,7 @@ class Called:
     content_type: str | None = None
     error: str | None = None
     resent: bool = False  # the request went out twice: its kept connection closed upon it
+    truncated: bool = False  # the body was to go on to somebody, and is only the beginning of what came
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,11 @@ Result = Called | NotCalled
 class Caller:
     """Makes attempts. One a process; safe for threads."""
 
-    def __init__(self, chooser: Chooser, adapter: BaseAdapter) -> None:
+    def __init__(self, chooser: Chooser, adapter: BaseAdapter, roomy: BaseAdapter | None = None) -> None:
+        """`roomy` takes longer bodies than `adapter`: for answers that are not only kept but go on."""
         self._chooser = chooser
         self._adapter = adapter
+        self._roomy = roomy or adapter
 
     def call(self, prepared: Prepared) -> Result:
         """Try a delivery once. Never raises for what message, registration or the outside world is like."""
@@ -76,7 +79,9 @@ class Caller:
         try:
             request = requesting.build(prepared, message, payload, chosen.instance, time.time())
             timeout = nearest(prepared.plan.timeout, chosen.instance.timeout, default=DEFAULT_TIMEOUT)
-            response = self._adapter.send(request, timeout=timeout / 1000)
+            goes_on = bool((prepared.claim.cursor or {}).get("slip"))
+            adapter = self._roomy if goes_on or message.reply_to is not None else self._adapter
+            response = adapter.send(request, timeout=timeout / 1000)
         except CallFailed as error:
             outcome = Failed(error.error_class, error.transient)
             told = f"{error.error_class}: {error.detail}"
@@ -84,7 +89,7 @@ class Caller:
         except EsbError as error:  # of our own making: an expression in the path that fails for this message
             outcome = Failed(type(error).__name__, transient=False)
             return Called(prepared, chosen, outcome, _since(started), error=f"{type(error).__name__}: {error.detail}")
-        return _answered(prepared, chosen, response)
+        return _answered(prepared, chosen, response, goes_on=goes_on)
 
     def _report(self, called: Called) -> None:
         outcome = called.outcome
@@ -95,7 +100,7 @@ class Caller:
         self._chooser.report(called.chosen, ok=not outcome.counts_against_circuit)
 
 
-def _answered(prepared: Prepared, chosen: Chosen, response: Response) -> Called:
+def _answered(prepared: Prepared, chosen: Chosen, response: Response, *, goes_on: bool) -> Called:
     return Called(
         prepared=prepared,
         chosen=chosen,
@@ -104,6 +109,7 @@ def _answered(prepared: Prepared, chosen: Chosen, response: Response) -> Called:
         body=response.content,
         content_type=response.headers.get("Content-Type"),
         resent=getattr(response.raw, "resent", False),
+        truncated=goes_on and getattr(response.raw, "truncated", False),
     )
 
 

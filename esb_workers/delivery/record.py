@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
+from esb_workers.delivery import slip
+from esb_workers.delivery.answers import as_json, text_of
 from esb_workers.delivery.call import Called, NotCalled, Result
 from esb_workers.delivery.policy import Dead, Decision, Delivered, Retry, decide
 from esb_workers.delivery.prepare import Prepared
 from esb_workers.registry.retries import DEFAULT_POLICY, Answered, nearest
 from esb_workers.store import deliveries
-from esb_workers.store.deliveries import Reply
+from esb_workers.store.deliveries import Onward, Reply
 from esb_workers.store.engine import Database
 from esb_workers.store.jobs import Claim, Done
+from esb_workers.transport.http import MAX_BODY
+
+#: What came back was to go on to somebody, and is longer than the bus takes.
+ANSWER_TOO_LARGE: Final = "AnswerTooLarge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,7 @@ class Record:
     row: dict[str, Any]
     disables: str | None = None  # the instance that wants nothing any more
     reply: Reply | None = None
+    onward: Onward | None = None  # the next stop of a routing slip
 
 
 def of(result: Result, chance: Callable[[], float] = random.random) -> Record:
@@ -36,8 +42,10 @@ def of(result: Result, chance: Callable[[], float] = random.random) -> Record:
     row = _base(result.prepared.claim) | _ending(decision, result.prepared) | _went_to(result.prepared)
     row |= {"detail": _detail(result), "service": result.chosen.instance.id}
     disables = result.chosen.instance.id if isinstance(decision, Dead) and decision.disables else None
-    reply = _reply(result) if isinstance(decision, Delivered) else None
-    return Record(row, disables, reply)
+    if not isinstance(decision, Delivered):
+        return Record(row, disables)
+    onward = slip.onward(result)
+    return Record(row, reply=None if onward else _reply(result), onward=onward)
 
 
 def release(claim: Claim) -> Record:
@@ -47,13 +55,14 @@ def release(claim: Claim) -> Record:
 
 def write(database: Database, worker: int, records: Sequence[Record]) -> Done:
     """Write records; a row that is no longer ours is left alone, with all that hangs on it. Raises Unavailable."""
-    extras = [record for record in records if record.disables or record.reply]
+    extras = [record for record in records if record.disables or record.reply or record.onward]
     return deliveries.record(
         database,
         worker,
         [record.row for record in records],
         disables={record.row["id"]: record.disables for record in extras if record.disables},
         replies={record.row["id"]: record.reply for record in extras if record.reply},
+        onwards={record.row["id"]: record.onward for record in extras if record.onward},
     )
 
 
@@ -84,6 +93,8 @@ def _not_called(result: NotCalled) -> dict[str, Any]:
 
 
 def _decision(called: Called, chance: Callable[[], float]) -> Decision:
+    if called.truncated and called.outcome.ok:
+        return Dead(ANSWER_TOO_LARGE)  # the stop has done its part, but what it answered cannot go on whole
     policy = nearest(called.prepared.plan.retry_policy, called.chosen.instance.retry_policy, default=DEFAULT_POLICY)
     return decide(called.outcome, called.prepared.claim.tries, policy, datetime.now(UTC), chance)
 
@@ -111,17 +122,12 @@ def _detail(called: Called) -> dict[str, Any]:
         "instance": called.chosen.instance.id,
     }
     if isinstance(outcome, Answered):
-        detail |= {"statusCode": outcome.status, "responseBody": text_of(called.body)}
+        detail |= {"statusCode": outcome.status, "responseBody": text_of(called.body[:MAX_BODY])}
     if called.resent:
         detail["resent"] = True
     if not outcome.ok:
         detail |= {"errorClass": outcome.error_class, "error": called.error or outcome.error_class}
     return detail
-
-
-def text_of(body: bytes) -> str:
-    """A body as text that PostgreSQL can hold: a receiver may answer anything."""
-    return body.decode("utf-8", "replace").replace("\x00", "\ufffd")
 
 
 def _reply(called: Called) -> Reply | None:
@@ -133,22 +139,6 @@ def _reply(called: Called) -> Reply | None:
         service=message.reply_to,
         source=called.chosen.instance.name,
         message_type=f"{message.type}.reply",
-        payload=_as_json(called.body),
+        payload=as_json(called.body),
         message_id=message.id,
     )
-
-
-def _as_json(body: bytes) -> str:
-    """The body as it is if it is JSON that the bus takes, else as a JSON string; null when empty."""
-    text = text_of(body)
-    if not text:
-        return "null"
-    try:
-        json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return json.dumps(text, ensure_ascii=False)
-    return text if "\\u0000" not in text else json.dumps(text)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)

@@ -85,6 +85,8 @@ def _path(prepared: Prepared, message: StoredMessage, payload: str, instance: In
         return template.render_text({})
     value = json.loads(payload)
     headers = dict(prepared.headers)
+    part = (prepared.claim.cursor or {}).get("index")
+    of_part = {} if part is None else {"payload": json.loads(message.payload or "null"), "item": value, "index": part}
     return template.render_string_percent_encoded(
         {
             "message": {"payload": value, "headers": headers, "source": message.source, "messageType": message.type},
@@ -94,5 +96,6 @@ def _path(prepared: Prepared, message: StoredMessage, payload: str, instance: In
             "messageType": message.type,
             "correlationId": message.correlation_id,
             "now": to_wire(message.created_at),  # the accept: the same path at every attempt
+            **of_part,
         }
     )

@@ -35,10 +35,12 @@ class DeliveryWork:
 
     deadline_seconds = DEADLINE_SECONDS
 
-    def __init__(self, database: Database, directory: Directory, adapter: BaseAdapter) -> None:
+    def __init__(
+        self, database: Database, directory: Directory, adapter: BaseAdapter, roomy: BaseAdapter | None = None
+    ) -> None:
         self._database = database
         self._preparer = Preparer(database, directory, RouteBook())
-        self._caller = Caller(Chooser(database, directory), adapter)
+        self._caller = Caller(Chooser(database, directory), adapter, roomy)
 
     def prepare(self, claims: Sequence[Claim]) -> Sequence[Prepared]:
         """The first act, for all of a claim."""
@@ -86,8 +88,10 @@ class DeliveryEngine(SlotEngine):
     """The engine of this pool, with the connections it keeps."""
 
     def __init__(self, settings: Settings, database: Database, ringer: Ringer, slots: int) -> None:
-        self._adapter = CallAdapter(HttpCaller(AddressGuard.of(settings)))
-        work = DeliveryWork(database, Directory(Vault(settings.secret_keys)), self._adapter)
+        http = HttpCaller(AddressGuard.of(settings))
+        self._adapter = CallAdapter(http)
+        roomy = CallAdapter(http, max_body=settings.max_body_bytes)
+        work = DeliveryWork(database, Directory(Vault(settings.secret_keys)), self._adapter, roomy)
         super().__init__("delivery", settings, database, ringer, work, slots)
 
     def stop(self, grace_seconds: float) -> None:

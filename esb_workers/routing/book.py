@@ -26,7 +26,7 @@ class Book:
         self._rev = -1
         self._routes_n = -1
         self._table = RoutingTable([])
-        self._chooser = Chooser()  # outlives tables: whose turn it is does not change with a registration
+        self.chooser = Chooser()  # outlives tables: whose turn it is does not change with a registration
         self._clients: dict[str, Client | None] = {}
 
     def at(self, rev: int) -> RoutingTable:
@@ -37,7 +37,7 @@ class Book:
                 topics = revision.by_topic(cursor)
                 if topics["routes"] != self._routes_n:
                     rows = routes.in_force(cursor)
-                    self._table = RoutingTable(filter(None, map(_compiled, rows)), self._chooser)
+                    self._table = RoutingTable(filter(None, map(_compiled, rows)), self.chooser)
                     self._routes_n = topics["routes"]
             self._clients.clear()
             self._rev = sum(topics.values())

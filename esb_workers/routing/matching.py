@@ -84,7 +84,7 @@ def open_choice(route: Route, variables: Variables) -> list[Destination]:
 
 def transforms(route: Route, destination: Destination) -> bool:
     """Whether a delivery goes out in another form than the message."""
-    return route.transformation is not None or destination.transformation is not None
+    return route.transformation is not None or destination.transformation is not None or route.split is not None
 
 
 def form(route: Route, destination: Destination, variables: Variables) -> tuple[Any, dict[str, str]]:
@@ -92,7 +92,7 @@ def form(route: Route, destination: Destination, variables: Variables) -> tuple[
 
     Raises TransformationError; it concerns this delivery alone.
     """
-    payload, headers = variables["payload"], dict(variables["headers"])
+    payload, headers = variables["item" if "item" in variables else "payload"], dict(variables["headers"])
     for pipeline in (route.transformation, destination.transformation):
         if pipeline is not None:
             payload, headers = pipeline.apply(payload, headers, variables)

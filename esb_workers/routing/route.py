@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from esb_workers.errors import FieldError, Invalid
 from esb_workers.expressions.cel import Expression, compile_expression
 from esb_workers.expressions.patterns import ROUTE_ROOTS, Conditions, compile_conditions
-from esb_workers.expressions.templates import Template, compile_template
+from esb_workers.expressions.templates import Template
 from esb_workers.expressions.topics import parse_pattern
 from esb_workers.registry.retries import RetryPolicy, parse_retry_policy
 from esb_workers.registry.versions import parse_range
-from esb_workers.routing import strategies
+from esb_workers.routing import options, strategies
+from esb_workers.routing.fields import Fields, flag, one_of, text_template, whole
+from esb_workers.routing.fields import fault as _fault
+from esb_workers.routing.options import Aggregate, Resequence, Split
 from esb_workers.routing.transform import Pipeline, compile_pipeline
-
-T = TypeVar("T")
 
 MAX_DESTINATIONS: Final = 100
 MAX_PRIORITY: Final = 1_000_000
@@ -27,8 +28,6 @@ METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 #: Shown by the API and ignored when sent back.
 READ_ONLY: Final = frozenset({"id", "createdAt", "updatedAt"})
-#: Part of the contract, and refused by name until they are there.
-NOT_YET: Final = frozenset({"split", "aggregate", "recipients", "slip", "resequence", "replyTo"})
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -75,6 +74,22 @@ class Route:
     timeout: int | None = None
     ordering_key: Template | None = None
     default: bool = False
+    split: Split | None = None
+    recipients: Template | None = None
+    slip: Template | None = None
+    aggregate: Aggregate | None = None
+    resequence: Resequence | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a message becomes a delivery for each chosen destination, and nothing else."""
+        return (
+            self.split is None
+            and self.recipients is None
+            and self.slip is None
+            and self.aggregate is None
+            and self.resequence is None
+        )
 
     @property
     def rank(self) -> tuple[int, str]:
@@ -86,67 +101,64 @@ def compile_route(body: Any, *, route_id: str = "") -> Route:
     """Compile the JSON of a route. Raises Invalid naming every fault at once by its path."""
     if not isinstance(body, Mapping):
         raise Invalid([FieldError("", "must be an object")])
-    fields = _Fields(body, "")
+    fields = Fields(body, "", READ_ONLY)
+    recipients = fields.optional("recipients", None, options.services)
+    slip = fields.optional("slip", None, options.services)
+    named = fields.required if recipients is None and slip is None else _or_none(fields)
     route = Route(
         id=route_id,
         name=fields.required("name", _name),
         pattern=fields.required("pattern", _pattern),
-        destinations=fields.required("destinations", _destinations),
+        destinations=named("destinations", _destinations),
         conditions=fields.optional("conditions", None, _conditions),
         filter=fields.optional("filter", None, compile_expression),
         transformation=fields.optional("transformation", None, compile_pipeline),
-        priority=fields.optional("priority", 0, _whole(-MAX_PRIORITY, MAX_PRIORITY)),
-        stop_on_match=fields.optional("stopOnMatch", False, _flag),
-        enabled=fields.optional("enabled", True, _flag),
-        strategy=fields.optional("strategy", "all", _strategy),
+        priority=fields.optional("priority", 0, whole(-MAX_PRIORITY, MAX_PRIORITY)),
+        stop_on_match=fields.optional("stopOnMatch", False, flag),
+        enabled=fields.optional("enabled", True, flag),
+        strategy=fields.optional("strategy", "all" if recipients is None else strategies.RECIPIENT_LIST, _strategy),
         retry_policy=fields.optional("retryPolicy", None, parse_retry_policy),
-        timeout=fields.optional("timeout", None, _whole(1, MAX_TIMEOUT)),
-        ordering_key=fields.optional("orderingKey", None, _text_template),
-        default=fields.optional("default", False, _flag),
+        timeout=fields.optional("timeout", None, whole(1, MAX_TIMEOUT)),
+        ordering_key=fields.optional("orderingKey", None, text_template),
+        default=fields.optional("default", False, flag),
+        split=fields.optional("split", None, options.split),
+        recipients=recipients,
+        slip=slip,
+        aggregate=fields.optional("aggregate", None, options.aggregate),
+        resequence=fields.optional("resequence", None, options.resequence),
     )
+    _check_together(fields, route)
+    for name in ("aggregate", "resequence"):
+        if body.get(name) is not None:
+            fields.wrong(name, "is not available yet")
     fields.finish()
     return route
 
 
-class _Fields:
-    """Takes the fields of an object one by one and collects what is wrong with them. Null means absent."""
+def _or_none(fields: Fields) -> Callable[[str, Callable[[Any, str], tuple[Destination, ...]]], tuple[Destination, ...]]:
+    """Destinations need not be named where the message says where it goes."""
+    return lambda name, check: fields.optional(name, (), lambda value, path: () if value == [] else check(value, path))
 
-    def __init__(self, body: Mapping[str, Any], path: str) -> None:
-        self._body, self._prefix = body, f"{path}." if path else ""
-        self._known: set[str] = set(READ_ONLY) if not path else set()
-        self.faults: list[FieldError] = []
 
-    def required(self, name: str, check: Callable[[Any, str], T]) -> T:
-        """The checked field; what is answered after a fault is never used."""
-        if self._body.get(name) is None:
-            self._known.add(name)
-            self.faults.append(FieldError(self._prefix + name, "is required"))
-        nothing: Any = None
-        checked: T = self.optional(name, nothing, check)
-        return checked
-
-    def optional(self, name: str, default: T, check: Callable[[Any, str], T]) -> T:
-        """The checked field, or `default`."""
-        self._known.add(name)
-        if self._body.get(name) is None:
-            return default
-        try:
-            checked: T = check(self._body[name], self._prefix + name)
-        except Invalid as error:
-            self.faults += error.errors
-            return default
-        return checked
-
-    def finish(self) -> None:
-        """Raise Invalid if there was any fault, a field that does not exist included."""
-        for name, value in self._body.items():
-            if name in NOT_YET and name not in self._known:
-                if value is not None:
-                    self.faults.append(FieldError(self._prefix + name, "is not available yet"))
-            elif name not in self._known:
-                self.faults.append(FieldError(self._prefix + name, "there is no such field"))
-        if self.faults:
-            raise Invalid(self.faults)
+def _check_together(fields: Fields, route: Route) -> None:
+    """Note what does not go together: nothing that is asked for may be left aside."""
+    asks_message = route.recipients is not None or route.slip is not None
+    if route.destinations and not asks_message and all(destination.wire_tap for destination in route.destinations):
+        fields.wrong("destinations", "must have a destination that is not a wire tap")
+    if (route.strategy == strategies.RECIPIENT_LIST) != (route.recipients is not None):
+        fields.wrong("recipients", "belongs to the strategy recipient_list, which needs it")
+    if route.slip is not None:
+        if route.strategy != "all":
+            fields.wrong("slip", "does not go with a strategy: the slip says where the message goes")
+        for name, option in (("aggregate", route.aggregate), ("resequence", route.resequence)):
+            if option is not None:
+                fields.wrong("slip", f"does not go with {name}")
+    if route.aggregate is not None and route.resequence is not None:
+        fields.wrong("aggregate", "does not go with resequence")
+    if route.aggregate is not None and route.strategy == "first_available":
+        fields.wrong("aggregate", "does not go with the strategy first_available")
+    if route.resequence is not None and route.strategy == "first_available":
+        fields.wrong("resequence", "does not go with the strategy first_available")
 
 
 def _destinations(value: Any, path: str) -> tuple[Destination, ...]:
@@ -159,8 +171,6 @@ def _destinations(value: Any, path: str) -> tuple[Destination, ...]:
             found.append(_destination(index, item, f"{path}[{index}]"))
         except Invalid as error:
             faults += error.errors
-    if not faults and all(destination.wire_tap for destination in found):
-        faults.append(FieldError(path, "must have a destination that is not a wire tap"))
     if faults:
         raise Invalid(faults)
     return tuple(found)
@@ -168,30 +178,26 @@ def _destinations(value: Any, path: str) -> tuple[Destination, ...]:
 
 def _destination(index: int, value: Any, path: str) -> Destination:
     if isinstance(value, str):
-        return Destination(index, _service(value, path))
+        return Destination(index, service_name(value, path))
     if not isinstance(value, Mapping):
         raise Invalid([FieldError(path, "must be the name of a service or an object")])
-    fields = _Fields(value, path)
+    fields = Fields(value, path)
     destination = Destination(
         index=index,
-        service=fields.required("service", _service),
-        path=fields.optional("path", None, _text_template),
-        method=fields.optional("method", None, _one_of(METHODS)),
+        service=fields.required("service", service_name),
+        path=fields.optional("path", None, text_template),
+        method=fields.optional("method", None, one_of(METHODS)),
         transformation=fields.optional("transformation", None, compile_pipeline),
-        timeout=fields.optional("timeout", None, _whole(1, MAX_TIMEOUT)),
+        timeout=fields.optional("timeout", None, whole(1, MAX_TIMEOUT)),
         retry_policy=fields.optional("retryPolicy", None, parse_retry_policy),
-        ordering_key=fields.optional("orderingKey", None, _text_template),
-        weight=fields.optional("weight", 1, _whole(0, MAX_WEIGHT)),
+        ordering_key=fields.optional("orderingKey", None, text_template),
+        weight=fields.optional("weight", 1, whole(0, MAX_WEIGHT)),
         condition=fields.optional("condition", None, compile_expression),
-        wire_tap=fields.optional("wireTap", False, _flag),
-        blocks_when_dead=fields.optional("onDead", "continue", _one_of(("continue", "block"))) == "block",
+        wire_tap=fields.optional("wireTap", False, flag),
+        blocks_when_dead=fields.optional("onDead", "continue", one_of(("continue", "block"))) == "block",
     )
     fields.finish()
     return destination
-
-
-def _fault(path: str, message: str) -> Invalid:
-    return Invalid([FieldError(path, message)])
 
 
 def _name(value: Any, path: str) -> str:
@@ -200,7 +206,8 @@ def _name(value: Any, path: str) -> str:
     return value
 
 
-def _service(value: Any, path: str) -> str:
+def service_name(value: Any, path: str) -> str:
+    """A destination: `name` or `name@RANGE`. Raises Invalid."""
     name, at, wanted = value.partition("@") if isinstance(value, str) else (value, "", "")
     _name(name, path)
     if at:
@@ -220,37 +227,5 @@ def _conditions(value: Any, path: str) -> Conditions | None:
     return None if value == {} else compile_conditions(value, roots=ROUTE_ROOTS, path=path)
 
 
-def _text_template(value: Any, path: str) -> Template:
-    if not isinstance(value, str) or not value:
-        raise _fault(path, "must be a string that is not empty")
-    return compile_template(value, path)
-
-
 def _strategy(value: Any, path: str) -> str:
-    if isinstance(value, str) and value in strategies.NOT_YET:
-        raise _fault(path, f"{value!r} is not available yet")
-    return _one_of(tuple(strategies.strategies()))(value, path)
-
-
-def _flag(value: Any, path: str) -> bool:
-    if not isinstance(value, bool):
-        raise _fault(path, "must be true or false")
-    return value
-
-
-def _whole(least: int, most: int) -> Callable[[Any, str], Any]:
-    def check(value: Any, path: str) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise _fault(path, f"must be a whole number from {least} to {most}")
-        return value
-
-    return check
-
-
-def _one_of(words: tuple[str, ...]) -> Callable[[Any, str], str]:
-    def check(value: Any, path: str) -> str:
-        if not isinstance(value, str) or value not in words:
-            raise _fault(path, f"must be one of {', '.join(words)}")
-        return value
-
-    return check
+    return one_of((*strategies.strategies(), strategies.RECIPIENT_LIST))(value, path)

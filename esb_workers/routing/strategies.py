@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from esb_workers.routing.route import Destination, Route
 
 GROUP = "esb.routing_strategies"
-#: Part of the contract, and refused by name until they are there.
-NOT_YET = frozenset({"recipient_list"})
+#: The message itself says who gets it: the route's `recipients`. No function of the destinations, so not one of these.
+RECIPIENT_LIST = "recipient_list"
 
 #: Decided anew per attempt, by the worker that delivers; here it only says whom the first attempt would go to.
 FIRST_AVAILABLE = "first_available"

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from esb_workers.errors import TransformationError
 from esb_workers.expressions.topics import TopicTrie
 from esb_workers.routing import matching
+from esb_workers.routing import parts as parting
 from esb_workers.routing.matching import Message, Variables
 from esb_workers.routing.route import Destination, Route
 from esb_workers.routing.strategies import Chooser
@@ -92,26 +93,51 @@ class RoutingTable:
     def _take(self, routes: Iterable[Route], message: Message, variables: Variables) -> Iterator[Match]:
         for route in routes:
             if matching.admits(route, message, variables):
-                destinations = matching.choose(route, variables, self._chooser)
-                if destinations:
+                # One with options takes what it admits: who gets which part is seen at the fan-out.
+                plain = route.is_plain
+                destinations = matching.choose(route, variables, self._chooser) if plain else list(route.destinations)
+                if destinations or not plain:
                     yield Match(route, destinations)
                     if route.stop_on_match:
                         return
 
     def _verdict(self, route: Route, reasons: list[str], variables: Variables) -> dict[str, Any]:
+        if not reasons and not route.is_plain:
+            return _parted(route, variables)
         # A chooser of its own: a dry run takes no one's turn.
         destinations = [] if reasons else matching.choose(route, variables, Chooser())
         if not reasons and not destinations:
             reasons = _unwilling(route, variables)
-        verdict: dict[str, Any] = {
-            "route": route.name,
-            "routeId": route.id or None,
-            "matched": bool(destinations),
-            "reasons": reasons,
-            "destinations": [destination.service for destination in destinations],
-            "transformedPayload": None,
-        }
+        verdict = _said(route, bool(destinations), reasons, destinations)
         return verdict | _forms(route, destinations, variables) if destinations else verdict
+
+
+def _said(route: Route, matched: bool, reasons: list[str], destinations: list[Destination]) -> dict[str, Any]:
+    return {
+        "route": route.name,
+        "routeId": route.id or None,
+        "matched": matched,
+        "reasons": reasons,
+        "destinations": [destination.service for destination in destinations],
+        "transformedPayload": None,
+    }
+
+
+def _parted(route: Route, variables: Variables) -> dict[str, Any]:
+    """What a route with options would do with each part of a message it takes."""
+    chosen: dict[str, Destination] = {}
+    forms: list[dict[str, Any]] = []
+    try:
+        for part in parting.parts(route, variables):
+            to = parting.destinations(route, part, Chooser())
+            chosen |= {destination.service: destination for destination in [*parting.stops(route, part), *to]}
+            shown = _forms(route, to, part)["deliveries"] if to else []
+            forms += [form | {"index": part.get("index")} for form in shown]
+    except TransformationError as error:
+        return _said(route, True, [error.detail], list(chosen.values()))
+    reasons = [f"{form['destination']}: {form['error']}" for form in forms if form["error"]]
+    said = _said(route, True, reasons, list(chosen.values()))
+    return said | {"transformedPayload": forms[0]["payload"] if forms else None, "deliveries": forms}
 
 
 def _unwilling(route: Route, variables: Variables) -> list[str]:

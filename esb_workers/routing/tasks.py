@@ -17,7 +17,7 @@ import orjson
 from esb_workers import drill
 from esb_workers.clock import to_wire
 from esb_workers.errors import TransformationError
-from esb_workers.routing import matching
+from esb_workers.routing import fanout, matching
 from esb_workers.routing.book import Book
 from esb_workers.routing.matching import Message, Variables
 from esb_workers.routing.route import Destination, Route
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 DELIVERY: Final = 2
 NO_ROUTE: Final = "no route took the message"
+NO_PART: Final = "the routes that took the message made no delivery of it: an empty list, or no destination for a part"
 
 Json = dict[str, Any]
 
@@ -86,9 +87,15 @@ class Routing:
         if not matches:
             return _end("unroutable", NO_ROUTE)
         variables = matching.variables_of(message, now)
-        return {"to": [row for match in matches for row in self._rows(stored, message, variables, match)]}
+        rows = [row for match in matches for row in self._rows(stored, message, variables, match)]
+        return {"to": rows} if rows else _end("unroutable", NO_PART)
 
     def _rows(self, stored: StoredMessage, message: Message, variables: Variables, match: Match) -> list[Json]:
+        if not match.route.is_plain:
+            return self._parted_rows(stored, message, variables, match.route)
+        return self._plain_rows(stored, message, variables, match)
+
+    def _plain_rows(self, stored: StoredMessage, message: Message, variables: Variables, match: Match) -> list[Json]:
         choice = matching.open_choice(match.route, variables)
         choice = [d for d in choice if self._book.may_use(stored.client_id, d.name)]
         if not choice:
@@ -98,6 +105,22 @@ class Routing:
             self._chosen_late(stored, message, variables, match.route, choice),
             *(self._delivery(stored, message, variables, match.route, d) for d in taps),
         ]
+
+    def _parted_rows(self, stored: StoredMessage, message: Message, variables: Variables, route: Route) -> list[Json]:
+        chooser = self._book.chooser
+
+        def late(part: Variables) -> list[Json]:
+            return self._plain_rows(stored, message, part, Match(route, matching.choose(route, part, chooser)))
+
+        def make(part: Variables, destination: Destination) -> Json:
+            return self._delivery(stored, message, part, route, destination)
+
+        def refuse(destination: Destination, why: str) -> Json:
+            row = self._row(stored, route, destination)
+            row["cursor"]["failed"] = {"class": "TransformationError", "error": why}
+            return row | _ended("dead", "TransformationError", why, stored)
+
+        return fanout.rows(route, variables, chooser, make, late, refuse)
 
     def _chosen_late(
         self, stored: StoredMessage, message: Message, variables: Variables, route: Route, choice: list[Destination]
@@ -119,13 +142,9 @@ class Routing:
     def _delivery(
         self, stored: StoredMessage, message: Message, variables: Variables, route: Route, destination: Destination
     ) -> Json:
-        row: Json = {
-            "id": new_id(),
-            "lane": self._lane(destination.name),
-            "route": route.id,
-            "prio": stored.priority,
-            "cursor": {"i": destination.index, "dest": destination.service},
-        }
+        row = self._row(stored, route, destination)
+        if route.split is not None:
+            row["cursor"]["index"] = variables["index"]
         if not self._book.may_use(stored.client_id, destination.name):
             return row | _ended("forbidden", "Forbidden", "the client's grant does not cover this service", stored)
         key = matching.ordering_key(route, destination, message, variables)
@@ -137,11 +156,21 @@ class Routing:
                 row["payload"], row["headers"] = _text(payload), _text(headers)
                 row["cursor"]["form"] = True  # so that deliveries without one need not look for it
             except TransformationError as error:
+                # Kept with it: when it is retried, it must not go out as the message came.
+                row["cursor"]["failed"] = {"class": "TransformationError", "error": error.detail}
                 if key is not None and destination.blocks_when_dead:  # takes its place in the order, to block it
-                    row["cursor"]["failed"] = {"class": "TransformationError", "error": error.detail}
                     return row
                 return row | _ended("dead", "TransformationError", error.detail, stored)
         return row
+
+    def _row(self, stored: StoredMessage, route: Route, destination: Destination) -> Json:
+        return {
+            "id": new_id(),
+            "lane": self._lane(destination.name),
+            "route": route.id,
+            "prio": stored.priority,
+            "cursor": {"i": destination.index, "dest": destination.service},
+        }
 
     def _lane(self, service: str) -> int:
         found = self._lanes.get(service)

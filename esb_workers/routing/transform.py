@@ -44,8 +44,12 @@ class Form:
 
     @property
     def scope(self) -> Mapping[str, Any]:
-        """The variables with `payload` and `headers` as they are after the steps before."""
-        return ChainMap({"payload": self.payload, "headers": dict(self.headers)}, dict(self.variables))
+        """The variables with `payload` and `headers` as they are after the steps before.
+
+        Of a part of a split message it is `item` that has become something else; `payload` stays what was sent.
+        """
+        changed = "item" if "item" in self.variables else "payload"
+        return ChainMap({changed: self.payload, "headers": dict(self.headers)}, dict(self.variables))
 
     def with_payload(self, payload: Any) -> Form:
         """This form with another payload."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from esb_workers.store import instances, jobs
 from esb_workers.store.engine import Cursor, Database
 from esb_workers.store.ids import new_id
-from esb_workers.store.jobs import Done
+from esb_workers.store.jobs import Done, Key
+from esb_workers.store.json import dumps
 
 
 class Reply(NamedTuple):
@@ -21,6 +22,15 @@ class Reply(NamedTuple):
     message_id: str
 
 
+class Onward(NamedTuple):
+    """The next stop of a routing slip, and what it is sent: JSON texts."""
+
+    service: str
+    cursor: Mapping[str, Any]
+    payload: str
+    headers: str
+
+
 def record(
     database: Database,
     worker: int,
@@ -28,21 +38,26 @@ def record(
     *,
     disables: Mapping[str, str],
     replies: Mapping[str, Reply],
+    onwards: Mapping[str, Onward],
 ) -> Done:
-    """Record attempts. For those still ours, in the same transaction: disable instances, send replies."""
-    if not disables and not replies:
+    """Record attempts. For those still ours, in the same transaction: disable instances, send replies, go on."""
+    if not disables and not replies and not onwards:
         with database.cursor() as cursor:
             return jobs.done(cursor, worker, rows)
     with database.raw_transaction() as cursor:
         # Services before jobs, as in deregistering, and in order: nobody waits in a circle.
         instances.lock(cursor, sorted(set(disables.values())))
+        cancelled = _cancelled(cursor, onwards) if onwards else ()
         done = jobs.done(cursor, worker, rows)
         ours = set(done.ids)
         for service_id in sorted({service for delivery, service in disables.items() if delivery in ours}):
             instances.disable(cursor, service_id)
         for delivery in sorted(ours & replies.keys()):
             reply(cursor, replies[delivery])
-    return done
+        keys = [onward(cursor, delivery, onwards[delivery]) for delivery in sorted(ours & onwards.keys() - cancelled)]
+    if not keys:
+        return done
+    return done._replace(keys=[*done.keys, *(key for key in keys if key.okey is not None)], timers=True)
 
 
 def reply(cursor: Cursor, answer: Reply) -> bool:
@@ -60,3 +75,20 @@ def reply(cursor: Cursor, answer: Reply) -> bool:
         ),
     )
     return bool(cursor.fetchone()[0])  # type: ignore[index]
+
+
+def onward(cursor: Cursor, delivery: str, to: Onward) -> Key:
+    """Make the delivery to the next stop, in the transaction that records `delivery` as done; the key to promote."""
+    cursor.execute(
+        "select lane_id, okey from esb_onward(%s, %s, %s, %s::jsonb, %s, %s)",
+        (delivery, new_id(), to.service, dumps(to.cursor), to.payload, to.headers),
+    )
+    return Key(*cursor.fetchone())  # type: ignore[misc]
+
+
+def _cancelled(cursor: Cursor, deliveries: Iterable[str]) -> set[str]:
+    """Which of these must go no further. Locked, in order of id as everywhere: a cancel comes before us or after."""
+    cursor.execute(
+        "select id, control from job where id = any(%s::uuid[]) order by id for update", (sorted(deliveries),)
+    )
+    return {id_ for id_, control in cursor.fetchall() if control is not None}
