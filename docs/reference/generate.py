@@ -1,4 +1,4 @@
-"""Writes the pages of this folder that are made from the code: settings.md, cli.md, rest.md.
+"""Writes the pages of this folder that are made from the code: settings.md, cli.md, rest.md, workflow.schema.json.
 
 python docs/reference/generate.py            writes them
 python docs/reference/generate.py --check    exits 1 if one of them is out of date (a test does the same)
@@ -6,6 +6,7 @@ python docs/reference/generate.py --check    exits 1 if one of them is out of da
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -121,7 +122,20 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-PAGES: Final[dict[str, Callable[[], str]]] = {"settings.md": settings_page, "cli.md": cli_page, "rest.md": rest_page}
+def workflow_schema() -> str:
+    """The JSON Schema of definitions, of the step types that the bus brings."""
+    from esb_workers.orchestration.published import definition_schema
+    from esb_workers.orchestration.steps import BUILTIN, step_types
+
+    return json.dumps(definition_schema({name: step_types()[name] for name in BUILTIN}), indent=1) + "\n"
+
+
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "settings.md": settings_page,
+    "cli.md": cli_page,
+    "rest.md": rest_page,
+    "workflow.schema.json": workflow_schema,
+}
 
 
 def out_of_date() -> list[str]:

@@ -20,6 +20,7 @@ from esb_api.schemas.orchestration import (
     GraphEdge,
     GraphNode,
     GraphQuery,
+    KeptWorkflow,
     WorkflowAnswer,
     WorkflowBody,
     WorkflowPage,
@@ -29,7 +30,10 @@ from esb_api.schemas.orchestration import (
 from esb_api.schemas.problem import FieldProblem
 from esb_workers.errors import Invalid
 from esb_workers.orchestration import graphs
+from esb_workers.orchestration.definition import compile_definition
+from esb_workers.orchestration.published import definition_schema
 from esb_workers.orchestration.start import NewWorkflow, check
+from esb_workers.orchestration.unregistered import warnings
 from esb_workers.store.workflows import WorkflowRow
 
 workflows = Resource("workflows")
@@ -41,7 +45,7 @@ _FORMS: Final = {JSON: "json", "image/svg+xml": "svg", "text/vnd.mermaid": "merm
 
 
 @workflows.operation(
-    "POST", "/orchestration/workflows", access=Access.OPERATOR, body=WorkflowBody, answers={201: WorkflowAnswer},
+    "POST", "/orchestration/workflows", access=Access.OPERATOR, body=WorkflowBody, answers={201: KeptWorkflow},
     refusals=(409,),
 )  # fmt: skip
 def create_workflow(call: Call, body: WorkflowBody) -> Response:
@@ -50,7 +54,8 @@ def create_workflow(call: Call, body: WorkflowBody) -> Response:
     Every fault of the definition is named at once, with its path. A version never changes: a change is a new version.
     """
     row = call.api.orchestration.define(_new(body.name, body.version, body), by=call.principal.actor)
-    return created(_shown(row), f"/orchestration/workflows/{row.id}", etag=ETAG)
+    kept = KeptWorkflow(**_shown(row).model_dump(), warnings=_warnings(call, body.definition))
+    return created(kept, f"/orchestration/workflows/{row.id}", etag=ETAG)
 
 
 @workflows.operation(
@@ -62,8 +67,25 @@ def validate_workflow(call: Call, body: DraftBody) -> Response:
         check(_new(body.name or "draft", body.version or "0.0.0", body))
     except Invalid as error:
         faults = [FieldProblem(path=fault.path, message=fault.message) for fault in error.errors]
-        return answer(CheckAnswer(valid=False, errors=faults))
-    return answer(CheckAnswer(valid=True, errors=[]))
+        return answer(CheckAnswer(valid=False, errors=faults, warnings=[]))
+    return answer(CheckAnswer(valid=True, errors=[], warnings=_warnings(call, body.definition)))
+
+
+def _warnings(call: Call, definition: Any) -> list[FieldProblem]:
+    with call.api.database.cursor() as cursor:
+        found = warnings(cursor, compile_definition(definition))
+    return [FieldProblem(path=path, message=message) for path, message in found]
+
+
+@workflows.operation(
+    "GET", "/orchestration/workflows/schema", access=Access.OPEN, answers={200: "application/schema+json"}
+)
+def read_definition_schema(call: Call) -> Response:
+    """Read the JSON Schema of definitions, for editors; with the step types that are installed here.
+
+    `#/$defs/workflow` is that of a whole workflow: name, version and definition.
+    """
+    return Response(orjson.dumps(definition_schema()), content_type="application/schema+json")
 
 
 @workflows.operation(

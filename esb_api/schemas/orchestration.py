@@ -47,6 +47,10 @@ _DEFINITION: dict[str, Any] = {
             "properties": {
                 "retryPolicy": {"type": "object"},
                 "onError": {"type": "string", "description": "log-error, fail, continue, compensate, or a step id."},
+                "onExhausted": {
+                    "enum": ["fail", "pause"],
+                    "description": "pause: when a step's retries are used up, the run is paused instead of failing.",
+                },
             },
         },
         "timeout": {"type": "integer", "description": "Milliseconds, of the whole run, pauses excluded."},
@@ -91,6 +95,12 @@ class WorkflowAnswer(Answer):
     updated_at: Moment
 
 
+class KeptWorkflow(WorkflowAnswer):
+    """A new version of a workflow."""
+
+    warnings: Annotated[list[FieldProblem], Field(description="Services and workflows that are not there yet.")]
+
+
 class WorkflowSummary(Answer):
     """What a client sees of a workflow."""
 
@@ -123,6 +133,7 @@ class CheckAnswer(Answer):
 
     valid: bool
     errors: list[FieldProblem]
+    warnings: Annotated[list[FieldProblem], Field(description="Services and workflows that are not there yet.")]
 
 
 class GraphQuery(Query):

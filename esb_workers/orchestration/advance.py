@@ -20,7 +20,7 @@ from esb_workers.orchestration.failures import (
     Failure,
     StepFailed,
 )
-from esb_workers.orchestration.flow import Handled, Late, Over, Perform, Raise, Rest, Retry
+from esb_workers.orchestration.flow import Exhausted, Handled, Late, Over, Perform, Raise, Rest, Retry
 from esb_workers.orchestration.model import Step
 from esb_workers.orchestration.programs import Workflow
 from esb_workers.orchestration.state import place_of, put, step_of
@@ -260,7 +260,7 @@ class Advance(Ending):
             verdict = flow.after_failure(self.program, step, failure, current.failures if current else 0, self._random)
         else:
             verdict = flow.after_failure(self.program, step, failure, current.failures if current else 0, self._random)
-            if not isinstance(verdict, Retry):
+            if not isinstance(verdict, Retry | Exhausted):
                 strand.emit("step.failed", path, error=error, attempt=attempt)
                 self.end("failed", error={**error, "compensating": (state.handling or {}).get("class")})
                 return
@@ -271,6 +271,10 @@ class Advance(Ending):
             case Handled(target, via, at):
                 data: dict[str, Any] = {"at": at} if at else {}
                 strand.emit("step.failed", path, error=error, attempt=attempt, next=target, via=via, **data)
+            case Exhausted():
+                strand.emit("step.exhausted", path, error=error, attempt=attempt)
+                strand.exhausted(error)
+                self.gone = True
             case _:
                 strand.emit("step.failed", path, error=error, attempt=attempt)
 

@@ -93,6 +93,7 @@ class _Compiler:
     def _settings(self, program: Program, document: DefinitionDocument) -> None:
         program.timeout = document.timeout
         program.on_error = document.error_handling.on_error
+        program.pauses_exhausted = document.error_handling.on_exhausted == "pause"
         program.retry = retry_policy(document.error_handling.retry_policy)
         if "output" in document.model_fields_set:
             program.output = self.template(document.output, "definition.output")

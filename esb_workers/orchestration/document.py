@@ -74,6 +74,9 @@ class ErrorHandlingDocument(Document):
     on_error: str = Field(
         "fail", min_length=1, max_length=100, description="log-error, fail, continue, compensate, or a step id."
     )
+    on_exhausted: Literal["fail", "pause"] = Field(
+        "fail", description="pause: a run whose step has used up its retries, and nothing takes the error, is paused."
+    )
 
 
 class DefinitionDocument(Document):

@@ -129,7 +129,12 @@ class Unhandled:
     """Nothing on this path takes the failure."""
 
 
-Verdict = Retry | Handled | Unhandled
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """Another attempt might end differently, there are none left, and the run is to wait for somebody to decide."""
+
+
+Verdict = Retry | Handled | Unhandled | Exhausted
 
 
 def after_failure(
@@ -139,7 +144,10 @@ def after_failure(
     policy = program.policy(step)
     if failure.retryable and failures < policy.retries:
         return Retry(max(policy.delay(failures + 1, random), failure.retry_after_ms or 0))
-    return handler(program, step, failure.error_class)
+    verdict = handler(program, step, failure.error_class)
+    if isinstance(verdict, Unhandled) and program.pauses_exhausted and failure.retryable and not step.lists:
+        return Exhausted()  # of a step made of steps, those have paused already
+    return verdict
 
 
 def handler(program: Program, step: Step, error_class: str) -> Handled | Unhandled:

@@ -77,6 +77,7 @@ class Program:
     steps: dict[str, Step]
     variables: Mapping[str, Any] = field(default_factory=dict)
     on_error: str = "fail"
+    pauses_exhausted: bool = False  # instead of failing when retries are used up
     retry: RetryPolicy | None = None
     timeout: int | None = None  # ms, of the run
     output: Evaluate | None = None

@@ -123,6 +123,8 @@ def _apply_step(state: State, event: Event, what: str) -> None:
     elif what == "retrying":
         current.failures, current.due = current.failures + 1, data["at"]
         current.memo = current.id = current.deadline = None
+    elif what == "exhausted":  # whoever resumes the run asks for another attempt, with a fresh budget
+        current.failures, current.memo, current.due, current.id, current.deadline = 0, None, None, None, None
     elif what == "completed":
         _complete(state, frame, step_of(path), data)
     elif what == "failed":

@@ -236,6 +236,15 @@ class Strand:
         with self.database.cursor() as cursor:
             return executions.halt(cursor, self.key)
 
+    def exhausted(self, error: Mapping[str, Any]) -> None:
+        """Write, and pause the whole run at this step. Raises Superseded, Reload if the run has ended meanwhile."""
+        with self.database.cursor() as cursor:
+            outcome = executions.exhaust(
+                cursor, self.key, self._first, self.buffer, dumps({"by": "bus", "error": dict(error)})
+            )
+        if outcome != "ok":
+            raise Reload
+
     def finish(self, status: str, *, output: Any = None, error: Mapping[str, Any] | None = None) -> str:
         """End the run; 'ok', or the status that forbids it. Raises Superseded."""
         with self.database.cursor() as cursor:

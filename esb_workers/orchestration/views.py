@@ -85,6 +85,8 @@ def _fold(view: StepView, row: HistoryRow) -> None:
         view.status, view.waiting_for, view.next_attempt_at = "waiting", data.get("reason"), data.get("until")
     elif what == "retrying":
         view.status, view.error, view.next_attempt_at = "retrying", data.get("error"), data.get("at")
+    elif what == "exhausted":
+        view.status, view.error = "failed", data.get("error")
     elif what in _ENDINGS:
         view.status, view.finished_at = _ENDINGS[what], row.at
         view.output = data.get("output")

@@ -236,6 +236,15 @@ def finish(
     return str(cursor.fetchone()[0])  # type: ignore[index]
 
 
+def exhaust(cursor: Cursor, key: StrandKey, n: int, events: Sequence[EventRow], told: str) -> str:
+    """Write, and pause the run: 'ok', or the status it has ended with. Raises Superseded."""
+    cursor.execute(
+        f"select esb_exhaust(%(job)s, %(attempt)s, %(n)s, {_EVENTS}, %(told)s)",
+        {**_columns(key, n, events), "told": told},
+    )
+    return str(cursor.fetchone()[0])  # type: ignore[index]
+
+
 def release(cursor: Cursor, key: StrandKey, seconds: float) -> None:
     """Give a strand back untouched, to be claimed again in a while: something about us failed, not about it."""
     cursor.execute(

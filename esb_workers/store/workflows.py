@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -57,6 +57,12 @@ def versions(cursor: Cursor, name: str) -> list[tuple[str, str]]:
     """(version, id) of every version of a name."""
     cursor.execute("select version, id from workflow where name = %s and deleted_at is null", (name,))
     return list(cursor.fetchall())
+
+
+def registered_services(cursor: Cursor, names: Sequence[str]) -> set[str]:
+    """Those of these names that a service bears."""
+    cursor.execute("select distinct name from service where name = any(%s)", (list(names),))
+    return {name for (name,) in cursor.fetchall()}
 
 
 def page(

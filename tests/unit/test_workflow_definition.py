@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esb_workers.errors import Invalid
+from esb_workers.expressions.schemas import compile_schema
 from esb_workers.orchestration.definition import compile_definition
+from esb_workers.orchestration.published import definition_schema
 
 
 def faults(definition: Any) -> dict[str, str]:
@@ -172,3 +174,23 @@ def test_whatever_is_sent_is_compiled_or_refused_with_paths(steps: list[Any], mo
 def test_a_definition_may_be_any_json(raw: Any) -> None:
     with pytest.raises(Invalid):
         compile_definition(raw)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"id": "a", "type": "no-such"},
+        {"id": "a", "type": "service_call"},
+        {"id": "a", "type": "service_call", "config": {"serviceName": "s"}},
+        {"id": "a", "type": "wait", "config": {"duration": 1, "until": "2026-01-01T00:00:00Z"}},
+        {"id": "a", "type": "log", "config": {"message": "m", "colour": "red"}},
+        {"id": "a", "type": "log", "config": {"message": "m"}, "retryPolicy": {"maxRetries": -1}},
+        {"id": "a", "type": "loop", "config": {"while": "true", "steps": [{"id": "b", "type": "log"}]}},
+        {"id": "a", "type": "log", "config": {"message": "m"}, "compensate": {"type": "switch", "config": {}}},
+    ],
+)
+def test_the_published_schema_refuses_what_the_compiler_refuses(step: dict[str, Any]) -> None:
+    definition = {"steps": [step]}
+    assert compile_schema(definition_schema(), "").faults(definition) != []
+    with pytest.raises(Invalid):
+        compile_definition(definition)

@@ -15,14 +15,17 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from esb_workers.expressions.schemas import compile_schema
 from esb_workers.orchestration import state as states
 from esb_workers.orchestration.definition import compile_definition
 from esb_workers.orchestration.failures import Failure
 from esb_workers.orchestration.flow import Handled, Retry, Unhandled, after_failure
+from esb_workers.orchestration.published import definition_schema
 from esb_workers.orchestration.state import Event, State
 from esb_workers.orchestration.trial.mocks import Mock, Mocks
 from esb_workers.orchestration.trial.run import RUN_ID, Plan, Trial, try_out
 
+SCHEMA = compile_schema(definition_schema(), "schema")
 #: What a service is made to answer.
 ANSWERS = {
     "ok": Mock(output={"called": True}),
@@ -280,6 +283,12 @@ def test_any_prefix_of_the_journal_written_down_leads_to_the_same_end(
     after = states.replay(states.load(states.dump(before)), journal[cut:])
     assert _told(after) == _told(states.replay(_fresh(definition), journal))
     assert after.context == trial.context
+
+
+@given(definitions().filter(reachable))
+@settings(max_examples=60, deadline=None)
+def test_what_the_compiler_takes_the_published_schema_takes_too(definition: dict[str, Any]) -> None:
+    assert SCHEMA.faults(definition) == []
 
 
 def _fresh(definition: dict[str, Any]) -> State:

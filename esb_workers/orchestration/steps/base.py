@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -151,6 +151,15 @@ class Call:
         return f"{key}:{self.iteration}" if self.iteration else key
 
 
+class Mention(NamedTuple):
+    """Something that a config names and that may not be registered: (path in config, what, name, version)."""
+
+    path: str
+    what: Literal["service", "workflow"]
+    name: str
+    version: str | None = None
+
+
 class StepType:
     """Base of all step types. One object per type, shared by all threads: it holds nothing of a run."""
 
@@ -179,6 +188,10 @@ class StepType:
         """Targets named in a compiled config: (path in config, step id)."""
         return ()
 
+    def mentions(self, config: Any) -> Iterable[Mention]:
+        """The services and workflows that a compiled config names as they are, not by a template."""
+        return ()
+
     def falls_through(self, config: Any) -> bool:
         """Whether success may lead to the step's own `next`."""
         return not self.ends
@@ -202,6 +215,7 @@ __all__ = [
     "FieldError",
     "Fork",
     "Kid",
+    "Mention",
     "Outcome",
     "Round",
     "StepType",

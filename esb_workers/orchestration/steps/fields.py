@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from esb_workers.clock import from_wire
 
@@ -26,7 +26,11 @@ def _timestamp_or_template(value: Any) -> Any:
 
 
 #: An RFC 3339 timestamp, or a template of one.
-Moment = Annotated[str, AfterValidator(_timestamp_or_template)]
+Moment = Annotated[
+    str,
+    AfterValidator(_timestamp_or_template),
+    WithJsonSchema({"type": "string", "description": "An RFC 3339 timestamp, or a template of one."}),
+]
 
 
 def _milliseconds_or_template(value: Any) -> Any:
@@ -38,4 +42,17 @@ def _milliseconds_or_template(value: Any) -> Any:
 
 
 #: Milliseconds, or a template of them.
-Duration = Annotated[Any, AfterValidator(_milliseconds_or_template)]
+Duration = Annotated[
+    Any,
+    AfterValidator(_milliseconds_or_template),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": MAX_MS},
+                {"type": "string", "pattern": r"\$\{"},
+                {"type": "null"},
+            ],
+            "description": "Milliseconds, or a template of them.",
+        }
+    ),
+]

@@ -7,9 +7,9 @@ jobs, and the limit on concurrency is the number of runners.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, field_validator
+from pydantic import Field, WithJsonSchema, field_validator
 
 from esb_workers.orchestration.failures import TOLERANCE_EXCEEDED, VALIDATION_ERROR, Failure, StepFailed
 from esb_workers.orchestration.model import Evaluate, StepList
@@ -35,12 +35,17 @@ _IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"
 class ForEachConfig(Config):
     """`config` of a foreach step."""
 
-    items: Any = Field(description="Template of a list.")
+    items: Annotated[Any, WithJsonSchema({"anyOf": [{"type": "array"}, {"type": "string", "pattern": r"\$\{"}]})] = (
+        Field(description="Template of a list.")
+    )
     item_variable: str = Field("item", pattern=_IDENTIFIER)
     index_variable: str = Field("index", pattern=_IDENTIFIER)
     steps: list[Any] = Field(min_length=1, max_length=1000)
     max_concurrency: int = Field(1, ge=1, le=100)
-    tolerated_failures: Any = Field(0, description='How many items may fail: a count, or "10%".')
+    tolerated_failures: Annotated[
+        Any,
+        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]{1,3}%$"}]}),
+    ] = Field(0, description='How many items may fail: a count, or "10%".')
     result_path: RESULT_PATH = None
 
     @field_validator("items")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from esb_workers.orchestration.failures import LOOP_LIMIT, Failure
 from esb_workers.orchestration.model import Evaluate, StepList
@@ -15,6 +15,8 @@ from esb_workers.orchestration.steps.switch import truth
 
 class LoopConfig(Config):
     """`config` of a loop step: `while` or `until`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["while"]}, {"required": ["until"]}]})
 
     while_: str | None = Field(None, alias="while", min_length=1, max_length=10_000)
     until: str | None = Field(None, min_length=1, max_length=10_000)

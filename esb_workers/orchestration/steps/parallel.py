@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, field_validator
+from pydantic import Field, WithJsonSchema, field_validator
 
 from esb_workers.orchestration.failures import Failure
 from esb_workers.orchestration.model import StepList
@@ -35,7 +35,9 @@ class ParallelConfig(Config):
     """`config` of a parallel step."""
 
     branches: list[Branch] = Field(min_length=1, max_length=100)
-    join: Any = Field("all", description='"all", "any", or how many must succeed.')
+    join: Annotated[Any, WithJsonSchema({"anyOf": [{"enum": ["all", "any"]}, {"type": "integer", "minimum": 1}]})] = (
+        Field("all", description='"all", "any", or how many must succeed.')
+    )
     result_path: RESULT_PATH = None
 
     @field_validator("join")

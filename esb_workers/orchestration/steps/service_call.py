@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from esb_workers.orchestration.failures import VALIDATION_ERROR, Failure, StepFailed
 from esb_workers.orchestration.model import Evaluate
-from esb_workers.orchestration.steps.base import At, Call, Completed, Config, Failed, Outcome, StepType, Waiting
+from esb_workers.orchestration.steps.base import (
+    At,
+    Call,
+    Completed,
+    Config,
+    Failed,
+    Mention,
+    Outcome,
+    StepType,
+    Waiting,
+)
 from esb_workers.orchestration.steps.fields import RESULT_PATH
 from esb_workers.orchestration.world import Answer, Held, ServiceRequest
 from esb_workers.store.json import dumps
@@ -17,6 +28,8 @@ from esb_workers.store.json import dumps
 
 class ServiceCallConfig(Config):
     """`config` of a service_call step. `method` names the operation; `httpMethod` and `path` override."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["method"]}, {"required": ["path"]}]})
 
     service_name: str = Field(min_length=1, max_length=300, description="Name, or name@RANGE.")
     method: str | None = Field(None, min_length=1, max_length=1000)
@@ -35,6 +48,7 @@ class ServiceCallConfig(Config):
 
 
 class _Compiled(NamedTuple):
+    named: str
     service: Evaluate
     path: Evaluate
     http_method: str
@@ -54,6 +68,7 @@ class ServiceCall(StepType):
     def compile(self, config: ServiceCallConfig, at: At) -> _Compiled:
         field = "method" if config.path is None else "path"
         return _Compiled(
+            config.service_name,
             at.template(config.service_name, "serviceName"),
             at.url_text(config.path or config.method or "", field),
             config.http_method or "POST",
@@ -62,6 +77,10 @@ class ServiceCall(StepType):
             at.template(config.headers, "headers"),
             config.result_path,
         )
+
+    def mentions(self, config: _Compiled) -> Iterable[Mention]:
+        if "${" not in config.named:
+            yield Mention("serviceName", "service", config.named)
 
     def prepare(self, call: Call) -> Any:
         config: _Compiled = call.config

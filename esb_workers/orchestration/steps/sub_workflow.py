@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from esb_workers.orchestration.failures import CANCELLED, TIMEOUT, VALIDATION_ERROR, Failure, StepFailed
 from esb_workers.orchestration.model import Evaluate
-from esb_workers.orchestration.steps.base import At, Call, Completed, Config, Failed, Outcome, StepType, Waiting
+from esb_workers.orchestration.steps.base import (
+    At,
+    Call,
+    Completed,
+    Config,
+    Failed,
+    Mention,
+    Outcome,
+    StepType,
+    Waiting,
+)
 from esb_workers.orchestration.steps.fields import NAME, RESULT_PATH
 
 
 class SubWorkflowConfig(Config):
     """`config` of a sub_workflow step."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["workflowName"]}, {"required": ["workflowId"]}]}
+    )
 
     workflow_name: NAME | None = None
     version: str | None = Field(None, max_length=100)
@@ -50,6 +65,10 @@ class SubWorkflow(StepType):
         named = {"workflowName": config.workflow_name, "version": config.version, "workflowId": config.workflow_id}
         workflow = {key: value for key, value in named.items() if value is not None}
         return _Compiled(workflow, at.template(config.input, "input"), config.wait, config.result_path)
+
+    def mentions(self, config: _Compiled) -> Iterable[Mention]:
+        if (name := config.workflow.get("workflowName")) is not None:
+            yield Mention("workflowName", "workflow", name, config.workflow.get("version"))
 
     def prepare(self, call: Call) -> Any:
         given = call.config.input(call.names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Self
 
-from pydantic import model_validator
+from pydantic import ConfigDict, model_validator
 
 from esb_workers.clock import from_wire
 from esb_workers.orchestration.failures import VALIDATION_ERROR, Failure, StepFailed
@@ -16,6 +16,8 @@ from esb_workers.orchestration.steps.fields import MAX_MS, Duration, Moment
 
 class WaitConfig(Config):
     """`config` of a wait step: one of the two."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["duration"]}, {"required": ["until"]}]})
 
     duration: Duration = None
     until: Moment | None = None

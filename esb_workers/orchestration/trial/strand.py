@@ -137,6 +137,12 @@ class TrialStrand(Strand):
         """Another strand's turn comes first."""
         self.ledger.wake(self, self.clock)
 
+    def exhausted(self, error: Mapping[str, Any]) -> None:
+        """Pause: nobody resumes a trial."""
+        self.emit("run.paused", by="bus", error=dict(error))
+        self._commit()
+        self.ledger.end("paused", None, error, self.clock)
+
     def finish(self, status: str, *, output: Any = None, error: Mapping[str, Any] | None = None) -> str:
         """End the run."""
         self._commit()

@@ -308,6 +308,21 @@ begin
   return 'ok';
 end $$;
 
+-- A step has used up its retries, and its definition wants somebody to decide: its strand stops there, and with it the
+-- run. 'ok', or the status with which the run has ended meanwhile. ES001: fenced.
+create or replace function esb_exhaust(p_job uuid, p_attempt int, p_n int, p_types text[], p_paths text[], p_visits int[],
+  p_iters int[], p_data text[], p_told text) returns text language plpgsql as $$
+declare v_execution uuid := (select execution_id from job where id = p_job); v_status text := esb_hold_run(v_execution);
+begin
+  perform 1 from job where id = p_job and attempt = p_attempt and state = 'f' for update;
+  if not found then raise exception 'fenced' using errcode = 'ES001'; end if;
+  perform esb_journal(v_execution, p_job, p_n, p_types, p_paths, p_visits, p_iters, p_data);
+  if v_status not in ('open', 'paused') then return v_status; end if;
+  update job set state = 'p', control = 'p', worker_id = null where id = p_job;
+  perform esb_run_pause(v_execution, p_told);   -- unless somebody has just done so
+  return 'ok';
+end $$;
+
 -- Every strand looks again at what it was waiting for: timers may have come due, children ended, signals arrived.
 create or replace function esb_run_resume(p_execution uuid, p_data text) returns text language plpgsql as $$
 declare v_status text := esb_hold_run(p_execution);

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import orjson
 import pytest
 
 from esb_workers.app import make_celery
+from esb_workers.expressions.schemas import compile_schema
 from esb_workers.orchestration.tasks import StrandEngine, make_engine
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
@@ -390,3 +392,25 @@ def test_a_workflow_is_tried_out_and_leaves_nothing_behind(api: ApiClient) -> No
     assert api.get("/orchestration/executions").json["items"] == []
     refused = api.post(f"/orchestration/workflows/{made.json['id']}/test", {"mocks": {"x": {}}})
     assert (refused.status_code, refused.json["errors"][0]["path"]) == (422, "mocks.x")
+
+
+def test_what_a_definition_names_and_nobody_has_registered_is_a_warning(api: ApiClient) -> None:
+    register(api, "user-service", "http://127.0.0.1:9")
+    kid = {"id": "kid", "type": "sub_workflow", "config": {"workflowName": "nobody"}}
+    definition = {"flow": "sequential", "steps": [*USER_ONBOARDING["definition"]["steps"], kid]}
+    told = [
+        ("definition.steps[1].config.serviceName", "no service is registered as 'email-service'"),
+        ("definition.steps[2].config.workflowName", "there is no workflow 'nobody'"),
+    ]
+    checked = api.post("/orchestration/workflows/validate", {"definition": definition}).json
+    assert checked["valid"] is True and [(w["path"], w["message"]) for w in checked["warnings"]] == told
+    made = api.post("/orchestration/workflows", {"name": "w", "version": "1.0.0", "definition": definition})
+    assert made.status_code == 201 and len(made.json["warnings"]) == 2
+
+
+def test_the_schema_of_definitions_needs_no_key(api: ApiClient) -> None:
+    answer = api.with_key(None).get("/orchestration/workflows/schema")
+    assert (answer.status_code, answer.content_type) == (200, "application/schema+json")
+    schema = orjson.loads(answer.data)
+    assert compile_schema(schema, "").faults(USER_ONBOARDING["definition"]) == []
+    assert compile_schema({"$defs": schema["$defs"], "$ref": "#/$defs/workflow"}, "").faults(USER_ONBOARDING) == []

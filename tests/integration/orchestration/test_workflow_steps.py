@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from esb_workers.orchestration.world import Answer, Held
+from esb_workers.store import executions
 from tests.support.workflows import Bench, down, service
 
 
@@ -537,3 +538,59 @@ def test_the_call_under_way_ends_and_nothing_after_it_is_done(bench: Bench, acti
         assert bench.execution(id_)["context"] == {"x": 1}
         assert bench.types(id_).count("run.started") == 1
     assert [c.service for c in bench.services.calls] == ["c", *(["last"] if then and action == "pause" else [])]
+
+
+# --- retries that are used up ----------------------------------------------------------------------------
+
+
+def test_a_run_whose_retries_are_used_up_is_paused_if_it_says_so_and_a_resume_tries_again(bench: Bench) -> None:
+    bench.services.replies["svc"] = [down(), down(), down()]
+    handling = {"onExhausted": "pause", "retryPolicy": {"maxRetries": 1, "initialDelay": 1}}
+    paused = bench.run([service("a"), log("b")], flow="sequential", errorHandling=handling)
+    assert paused["status"] == "paused"
+    assert bench.types(paused["id"])[-2:] == ["step.exhausted a", "run.paused"]
+    assert bench.events(paused["id"])[-1][2]["error"]["class"] == "HttpStatus.503"
+    with bench.database.cursor() as cursor:
+        assert executions.control(cursor, "resume", paused["id"], "{}") == "ok"
+    bench.settle()  # the budget is fresh: one more failure, and then success
+    assert bench.execution(paused["id"])["status"] == "completed"
+    assert len(bench.services.calls) == 4
+    assert len({call.idempotency_key for call in bench.services.calls}) == 1
+
+
+def test_a_branch_that_has_used_up_its_retries_pauses_the_run_and_its_brothers(bench: Bench) -> None:
+    branches = [
+        {"name": "bad", "steps": [service("x", "bad")]},
+        {"name": "slow", "steps": [{"id": "w", "type": "wait", "config": {"duration": 3_600_000}}]},
+    ]
+    bench.services.replies["bad"] = [down()]
+    steps = [{"id": "p", "type": "parallel", "config": {"branches": branches, "join": "any"}}]
+    paused = bench.run(steps, errorHandling={"onExhausted": "pause"})
+    assert paused["status"] == "paused"
+    assert bench.query("select distinct state, control from job") == [("p", "p")]
+    with bench.database.cursor() as cursor:
+        assert executions.control(cursor, "resume", paused["id"], "{}") == "ok"
+    bench.settle()
+    assert bench.execution(paused["id"])["status"] == "completed"
+
+
+def test_what_is_caught_or_would_never_succeed_does_not_pause_a_run(bench: Bench) -> None:
+    handling = {"onExhausted": "pause"}
+    bench.services.replies["svc"] = [down(), down(404, retryable=False)]
+    caught = bench.run([service("a", onFailure="b"), log("b")], errorHandling=handling)
+    assert caught["status"] == "completed"
+    assert bench.run([service("a")], errorHandling=handling)["status"] == "failed"
+
+
+def test_a_pause_for_used_up_retries_loses_against_a_worker_that_took_over(bench: Bench) -> None:
+    id_ = bench.start(bench.define([service("a")], errorHandling={"onExhausted": "pause"}))
+
+    def lost(_: Any) -> Any:
+        bench.lose_leases()
+        bench.services.on_call = lambda request: None
+        bench.pump()
+        return down()
+
+    bench.services.on_call = lost
+    bench.pump()
+    assert bench.execution(id_)["status"] == "completed"
