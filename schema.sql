@@ -25,10 +25,10 @@ create table schema_version (
 -- and accepts read sum(n), so that a cache in any process is refreshed before it can act on what is no longer
 -- true: a change answered with 2xx governs every message accepted after that answer.
 create table revision (
-  topic text primary key constraint revision_topic check (topic in ('clients', 'services', 'routes', 'workflows')),
+  topic text primary key constraint revision_topic check (topic in ('clients', 'services', 'routes', 'workflows', 'ingress')),
   n     bigint not null default 0
 ) with (fillfactor = 50);
-insert into revision (topic) values ('clients'), ('services'), ('routes'), ('workflows');
+insert into revision (topic) values ('clients'), ('services'), ('routes'), ('workflows'), ('ingress');
 
 -- === Service registry ===================================================================================
 
@@ -174,6 +174,38 @@ create table route (
   deleted_at timestamptz
 );
 create unique index route_name on route (lower(name)) where deleted_at is null;
+
+-- === Ingress ============================================================================================
+
+-- A named inbound webhook: how its senders prove themselves, and what message is made of a request.
+create table ingress (
+  id         uuid primary key,
+  name       text not null,                           -- the last part of POST /ingress/{name}
+  enabled    boolean not null default true,
+  body       jsonb not null,                          -- verification (without secrets), mapping, challenge, limits
+  secrets    jsonb not null default '[]',             -- [{"sealed": encrypted, "until": unix seconds or null}], newest first
+  challenge_token text,                               -- what a sender's GET must bear, encrypted
+  etag       int not null default 1,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now()
+);
+create unique index ingress_name on ingress (lower(name));
+
+-- Requests that an ingress refused: the newest thousand of each, without bodies, secrets or signatures.
+create table ingress_refusal (
+  id           uuid primary key,                      -- UUIDv7 of the request
+  ingress_id   uuid not null references ingress on delete cascade,
+  at           timestamptz not null,
+  status       smallint not null,                     -- as answered
+  code         text not null,
+  reason       text not null,
+  method       text not null,
+  remote       text,                                  -- the address it came from
+  content_type text,
+  bytes        int,
+  headers      jsonb not null                         -- values of harmless headers; of all others the name alone
+);
+create index ingress_refusal_newest on ingress_refusal (ingress_id, id);   -- GET …/refusals, and its trimming
 
 -- === Messages ===========================================================================================
 

@@ -80,7 +80,7 @@ def _accept_one(call: Call, cursor: Cursor | None, places: Places, read: Read) -
     }
     if outcome.outcome == "duplicate":
         places.give_back()
-        body["correlationId"] = _correlation_of(call, [outcome.id])[outcome.id]
+        body["correlationId"] = correlation_of(call, [outcome.id])[outcome.id]
     return Reply(202, orjson.dumps(body), _after(call, cursor, [new]))
 
 
@@ -98,7 +98,8 @@ def _taken(new: NewMessage) -> Conflict:
     return Conflict(f"The id {new.message_id} belongs to another message.", code="message_id_conflict")
 
 
-def _correlation_of(call: Call, ids: Sequence[str]) -> dict[str, str]:
+def correlation_of(call: Call, ids: Sequence[str]) -> dict[str, str]:
+    """The correlation ids of stored messages, by message id."""
     with call.api.database.cursor() as cursor:
         return {id_: stored.correlation_id for id_, stored in messages.load(cursor, ids).items()}
 
@@ -186,7 +187,7 @@ def _accept_many(call: Call, cursor: Cursor | None, places: Places, reads: Seque
     unused = sum(outcome.outcome != "accepted" for _, outcome in stored)
     if unused:
         places.give_back(unused)
-    first = _correlation_of(call, repeats) if repeats else {}
+    first = correlation_of(call, repeats) if repeats else {}
     items = [_item(index, result, first) for index, result in enumerate(results)]
     return Reply(202, orjson.dumps({"items": items}, default=str), _after(call, cursor, good))
 

@@ -22,6 +22,9 @@ from esb_workers.settings import Settings
 from esb_workers.store.engine import Database
 from esb_workers.transport.address import AddressGuard
 from esb_workers.transport.http import HttpCaller
+from esb_workers.webhooks.book import Book
+from esb_workers.webhooks.refusals import Refusals
+from esb_workers.webhooks.registry import Ingresses
 
 
 @dataclass(slots=True)
@@ -37,6 +40,9 @@ class Api:
     clients: Clients
     quotas: Quotas
     rejections: Rejections
+    ingresses: Ingresses
+    ingress_book: Book
+    refusals: Refusals
     waiting: Waiting
     metrics: Metrics
     #: For checks asked for by a person; everything else is called by the workers.
@@ -48,6 +54,7 @@ class Api:
     def close(self) -> None:
         """Write what is gathered, stop the ringer, close the connections."""
         self.rejections.write()
+        self.refusals.write()
         self.bus.ringer.close()
         self.quotas.close()
         self.http.close()
@@ -60,16 +67,20 @@ def open_api(settings: Settings) -> Api:
         raise SettingsError("ESB_DATABASE_URL is not set")
     database = Database(settings.database_url.get_secret_value(), pool_size=settings.api_threads, name="esb api")
     ringer = Ringer(make_celery(settings))
+    vault = Vault(settings.secret_keys)
     api = Api(
         settings=settings,
         database=database,
         keys=KeyRing(database),
         bus=Bus(database, ringer),
         orchestration=Orchestration(database, ringer),
-        services=Services(database, Vault(settings.secret_keys)),
+        services=Services(database, vault),
         clients=Clients(database),
         quotas=Quotas(database, settings.redis_for_quotas()),
         rejections=Rejections(database),
+        ingresses=Ingresses(database, vault),
+        ingress_book=Book(database, vault),
+        refusals=Refusals(database),
         waiting=Waiting(settings.api_threads // 2),
         metrics=Metrics(),
         http=HttpCaller(AddressGuard.of(settings)),

@@ -13,7 +13,7 @@ from werkzeug.routing import BaseConverter
 
 from esb_api.auth import authenticate
 from esb_api.call import Call, current_call
-from esb_api.params import NoQuery, read_query
+from esb_api.params import AnyQuery, NoQuery, read_query
 from esb_api.patches import replaced
 from esb_api.principals import Access
 from esb_api.schemas.base import Body, Query
@@ -201,7 +201,9 @@ def _perform(operation: Operation, call: Call, values: list[str]) -> Response:
     if any("\0" in value for value in values):
         raise NotFound
     inputs: dict[str, Any] = {}
-    if operation.query is not NoQuery:
+    if operation.query is AnyQuery:
+        pass
+    elif operation.query is not NoQuery:
         inputs["query"] = read_query(operation.query, call.args)
     elif call.environ.get("QUERY_STRING"):
         read_query(NoQuery, call.args)

@@ -35,6 +35,10 @@ class PageQuery(Query):
     cursor: Annotated[str | None, Field(description="`nextCursor` of the page before.")] = None
 
 
+class AnyQuery(Query):
+    """Of a call whose query parameters are its caller's own: the view reads them itself."""
+
+
 class NoQuery(Query):
     """A call without query parameters."""
 

@@ -51,9 +51,13 @@ class NewMessage:
     reply_to: str | None = None
     traceparent: str | None = None
     replay_of: str | None = None
+    #: What makes two messages under one id the same, in place of everything that was said.
+    fingerprint: str | None = None
 
     def digest(self) -> str:
         """What makes two messages under one id the same: everything the caller said."""
+        if self.fingerprint is not None:
+            return hashlib.sha256(self.fingerprint.encode()).hexdigest()
         said = (
             self.source, self.message_type, self.headers, self.payload, self.ordering_key, self.priority,
             to_wire(self.deliver_at), to_wire(self.expires_at), self.reply_to,

@@ -9,12 +9,14 @@ from esb_api.resources.blocked_keys import blocked_keys
 from esb_api.resources.clients import clients
 from esb_api.resources.dead_letters import dead_letters
 from esb_api.resources.executions import executions
+from esb_api.resources.ingress import ingress
 from esb_api.resources.messages import messages
 from esb_api.resources.routes import routes
 from esb_api.resources.sending import sending
 from esb_api.resources.services import services
 from esb_api.resources.system import system
 from esb_api.resources.trials import trials
+from esb_api.resources.webhooks import webhooks
 from esb_api.resources.workflows import workflows
 
 #: Every resource of the API, in the order of the document.
@@ -26,6 +28,8 @@ RESOURCES: Final[tuple[Resource, ...]] = (
     messages,
     blocked_keys,
     dead_letters,
+    ingress,
+    webhooks,
     workflows,
     trials,
     executions,

@@ -94,6 +94,10 @@ class KeyRing:
             self._known = (rev, {})
         return rev
 
+    def revision(self) -> int:
+        """The revision that is remembered, for decisions that are checked against the present one later."""
+        return self._known[0] if self._known[0] >= 0 else self.refresh()
+
     def find(self, key: str, *, cached: bool = False) -> tuple[Holder | None, int]:
         """The holder of `key` (None: nobody), and the revision it was known at. Expiry is the caller's to judge."""
         if not cached or self._known[0] < 0:

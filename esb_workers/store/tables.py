@@ -179,6 +179,34 @@ route = Table(
     Column("updated_at", Moment, nullable=False, server_default=FetchedValue()),
     Column("deleted_at", Moment),
 )
+ingress = Table(
+    "ingress",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False, server_default=FetchedValue()),
+    Column("body", Json, nullable=False),
+    Column("secrets", Json, nullable=False, server_default=FetchedValue()),
+    Column("challenge_token", Text),
+    Column("etag", Integer, nullable=False, server_default=FetchedValue()),
+    Column("created_at", Moment, nullable=False, server_default=FetchedValue()),
+    Column("updated_at", Moment, nullable=False, server_default=FetchedValue()),
+)
+ingress_refusal = Table(
+    "ingress_refusal",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("ingress_id", ID, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("remote", Text),
+    Column("content_type", Text),
+    Column("bytes", Integer),
+    Column("headers", Json, nullable=False),
+)
 message = Table(
     "message",
     metadata,

@@ -19,6 +19,7 @@ begin
     return next v_part.name;
   end loop;
   delete from dead_letter where at < now() - make_interval(secs => p_days * 86400);
+  delete from ingress_refusal where at < now() - make_interval(secs => p_days * 86400);
   delete from quota where starts_at < now() - interval '2 days';
 end $$;
 
