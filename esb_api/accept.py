@@ -69,6 +69,7 @@ def _accept_one(call: Call, cursor: Cursor | None, places: Places, read: Read) -
     new = new_message(call, read())
     check_grant(call.principal.client, new.message_type, new.payload)
     places.take(1)
+    new = call.api.bus.routed(new, call.principal.rev)
     (outcome,) = _publish(call, cursor, [new])
     if outcome.outcome == "conflict":
         raise _taken(new)
@@ -198,7 +199,7 @@ def _admitted(call: Call, read: Read) -> NewMessage | EsbError:
         check_grant(call.principal.client, new.message_type, new.payload)
     except EsbError as error:
         return error
-    return new
+    return call.api.bus.routed(new, call.principal.rev)
 
 
 def _item(index: int, result: tuple[NewMessage, Accepted] | EsbError, first: dict[str, str]) -> dict[str, Any]:

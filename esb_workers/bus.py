@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import orjson
 
 from esb_workers import drill
 from esb_workers.clock import to_wire
 from esb_workers.errors import Conflict, IllegalTransition, NotFound, Unavailable
+from esb_workers.routing.direct import DirectRouter
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.store import blocked_keys, jobs, lanes, message_log, messages, replays
 from esb_workers.store.engine import Cursor, Database
@@ -28,6 +31,10 @@ from esb_workers.upkeep import replays as replay_steps
 ROUTING = 1
 #: A row of esb_accept.
 Row = dict[str, object]
+#: Of a message that names none.
+DEFAULT_PRIORITY: Final = 5
+#: Larger payloads (characters) are not looked into while their sender waits.
+MAX_DIRECT: Final = 1 << 16
 #: The routing lane of the operator's messages; a client's is named by its id.
 OPERATOR = "operator"
 
@@ -41,6 +48,7 @@ class NewMessage:
     correlation_id: str
     headers: str
     payload: str
+    id: str | None = None  # ours; None: made when it is stored
     client_id: str | None = None
     message_id: str | None = None  # the caller's own id
     scope: str | None = None  # in which message_id is unique; None: it is not
@@ -53,6 +61,14 @@ class NewMessage:
     replay_of: str | None = None
     #: What makes two messages under one id the same, in place of everything that was said.
     fingerprint: str | None = None
+    #: What became of it at accept, where a match was all it needed; None: the routing pool is to decide.
+    deliveries: Sequence[Row] | None = None
+
+    @property
+    def waits_for_routing(self) -> bool:
+        """Whether it asks for more than the present routes: order, a later time, an end, an answer."""
+        special = (self.ordering_key, self.deliver_at, self.expires_at, self.reply_to, self.replay_of)
+        return any(part is not None for part in special) or len(self.payload) > MAX_DIRECT
 
     def digest(self) -> str:
         """What makes two messages under one id the same: everything the caller said."""
@@ -73,6 +89,18 @@ class Bus:
         self.ringer = ringer
         self._lanes: dict[str, int] = {}  # lane ids never change
         self._group = Group(self._accept_together)
+        self._router = DirectRouter(database)
+
+    def routed(self, new: NewMessage, revision: int | None) -> NewMessage:
+        """The same message, routed already if that takes no more than a match: see routing.direct.
+
+        Good for `publish` with this very `revision`. Raises Unavailable.
+        """
+        if revision is None or new.client_id is None or new.waits_for_routing:
+            return new
+        message_id, now = new_id(), datetime.now(UTC)
+        found = self._router.deliveries(_as_json(new, message_id, now), new.client_id, revision, now)
+        return new if found is None else replace(new, id=message_id, deliveries=found)
 
     def publish(self, new: Sequence[NewMessage], revision: int | None) -> list[Accepted]:
         """Accept messages; one outcome each, in order. Raises StaleRevision (then nothing is stored), Unavailable.
@@ -111,7 +139,10 @@ class Bus:
         if keys:
             with self.database.cursor() as cursor:
                 jobs.promote(cursor, keys)
-        self.ringer.ring("routing")
+        if any(m.deliveries is None for m in new):
+            self.ringer.ring("routing")
+        if any(m.deliveries is not None for m in new):
+            self.ringer.ring("delivery")
 
     # --- what people do to messages ----------------------------------------------------------------------
 
@@ -227,7 +258,7 @@ class Bus:
     def _row(self, i: int, m: NewMessage) -> Row:
         row: Row = {
             "i": i,
-            "id": new_id(),
+            "id": m.id or new_id(),
             "lane": self._lane(m.client_id or OPERATOR),
             "source": m.source,
             "type": m.message_type,
@@ -246,6 +277,7 @@ class Bus:
             "reply": m.reply_to,
             "trace": m.traceparent,
             "replay_of": m.replay_of,
+            "to": m.deliveries,
         }
         row.update((k, v) for k, v in optional.items() if v is not None)
         if "scope" in row:
@@ -263,6 +295,23 @@ class Bus:
 
 
 _NOT_HEAD = "The delivery is not the head of an ordering key: nothing waits for it."
+
+
+def _as_json(m: NewMessage, message_id: str, now: datetime) -> dict[str, Any]:
+    """A message as routes see it: as the routing pool would show it to them."""
+    return {
+        "id": message_id,
+        "messageId": m.message_id or message_id,
+        "source": m.source,
+        "messageType": m.message_type,
+        "payload": orjson.loads(m.payload),
+        "headers": orjson.loads(m.headers),
+        "correlationId": m.correlation_id,
+        "orderingKey": m.ordering_key,
+        "priority": DEFAULT_PRIORITY if m.priority is None else m.priority,
+        "createdAt": to_wire(now),
+    }
+
 
 #: Why a delivery is not retried.
 _UNTRIABLE = {

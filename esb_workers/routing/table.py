@@ -60,6 +60,11 @@ class RoutingTable:
         taken = list(self._take(candidates.plain, message, variables))
         return taken or list(self._take(candidates.default, message, variables))
 
+    def candidates(self, message_type: str) -> tuple[Route, ...]:
+        """The enabled routes whose pattern matches this type, default routes included."""
+        found = self._candidates(message_type)
+        return found.plain + found.default
+
     def explain(self, message: Message, now: datetime) -> list[dict[str, Any]]:
         """What each route would do with `message`, in order, and which of its clauses said no."""
         variables = matching.variables_of(message, now)

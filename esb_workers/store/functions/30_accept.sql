@@ -1,7 +1,9 @@
 -- The front door: accepts messages in one statement. p_rev is the revision the caller's knowledge of clients
 -- is from; if it is stale nothing is accepted (ES003) and the caller looks again. A row with a scope is unique
 -- by (scope, ext): a repeat with the same hash answers the first message's id, with another one 'conflict'.
--- A row with an ordering key is queued; the caller promotes its key after the commit.
+-- A row with an ordering key is queued; the caller promotes its key after the commit. A row that was routed already
+-- (`to`: its deliveries, as esb_routed takes them) gets these in place of a job of the routing pool: the routes it was
+-- matched with are those in force, or p_rev is stale.
 create or replace function esb_accept(p_rev bigint, p_rows json)
 returns table (i int, outcome text, id uuid) language plpgsql as $$
 declare v_inserted int;
@@ -11,7 +13,7 @@ begin
   with r as materialized (
     select * from json_to_recordset(p_rows) as r(i int, id uuid, lane int, client uuid, ext text, source text, type text,
       corr text, okey text, prio smallint, at timestamptz, exp timestamptz, reply text, trace text, headers text,
-      payload text, scope text, hash text, replay_of uuid)),
+      payload text, scope text, hash text, replay_of uuid, "to" json)),
   k as (
     insert into idempotency as d (scope, key, hash, resource_id, status, expires_at)
     select distinct on (r.scope, r.ext) r.scope, r.ext, decode(r.hash, 'hex'), r.id, 202, now() + interval '30 days'
@@ -29,7 +31,13 @@ begin
     insert into job (id, pool, lane_id, okey, state, run_at, message_id, expires_at)
     select f.id, 1, f.lane, f.okey, case when f.okey is not null then 'q' when f.at > now() then 's' else 'r' end::"char",
            case when f.at > now() then f.at else now() - make_interval(secs => 30 * coalesce(f.prio, 5)) end, f.id, f.exp
-      from fresh f order by f.i)
+      from fresh f where f."to" is null order by f.i),
+  d as (
+    insert into job (id, pool, lane_id, route_id, run_at, message_id, cursor)
+    select d.id, 2, d.lane, d.route, now() - make_interval(secs => 30 * d.prio), f.id, d.cursor
+      from fresh f, rows from (json_to_recordset(f."to") as (id uuid, lane int, route uuid, prio int, cursor jsonb))
+           with ordinality as d(id, lane, route, prio, cursor, ord)
+     where f."to" is not null order by f.i, d.ord)
   select f.i, 'accepted', f.id from fresh f;
   get diagnostics v_inserted = row_count;
   if v_inserted < json_array_length(p_rows) then
