@@ -12,7 +12,8 @@ from flask.sessions import SessionInterface, SessionMixin
 from esb_api import docs, limits, problems
 from esb_api.call import Call, current_call
 from esb_api.context import Api, open_api
-from esb_api.operations import IdConverter, TextConverter
+from esb_api.front import Front
+from esb_api.operations import IdConverter, TextConverter, declared
 from esb_api.resources import RESOURCES
 from esb_workers import logs
 from esb_workers.errors import Unavailable
@@ -51,7 +52,8 @@ def make_app(api: Api) -> Flask:
     """The application over an open context."""
     app = Flask("esb_api", static_folder=None)
     app.session_interface = NoSession()
-    app.request_class = type("Call", (Call,), {"api": api})
+    call_class: type[Call] = type("Call", (Call,), {"api": api})
+    app.request_class = call_class
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False  # `//services` is a path that does not exist, not a redirect
     app.extensions["esb"] = api
@@ -61,13 +63,13 @@ def make_app(api: Api) -> Flask:
     for resource in RESOURCES:
         app.register_blueprint(resource)
     docs.register(app)
-    app.after_request(_finish)
+    app.after_request(lambda response: finish(current_call(), response))
+    app.wsgi_app = Front(app.wsgi_app, call_class, declared(app), finish)  # type: ignore[method-assign]
     return app
 
 
-def _finish(response: Response) -> Response:
+def finish(call: Call, response: Response) -> Response:
     """Headers every answer carries, the request's figures, and its line in the log."""
-    call = current_call()
     headers = response.headers
     headers.add("X-Request-ID", call.request_id)
     if call.known_correlation_id is not None:

@@ -172,12 +172,12 @@ def _endpoint(operation: Operation) -> Callable[..., Response]:
     def endpoint(**values: str) -> Response:
         call = current_call()
         call.operation = operation
-        return _until_current(operation, call, [values[name] for name in names])
+        return perform(operation, call, [values[name] for name in names])
 
     return endpoint
 
 
-def _until_current(operation: Operation, call: Call, values: list[str]) -> Response:
+def perform(operation: Operation, call: Call, values: list[str]) -> Response:
     """Perform the call; anew if what it decided by has changed meanwhile.
 
     A cached record may also have *refused* what a change has just allowed, so that a refusal stands only
