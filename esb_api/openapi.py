@@ -208,7 +208,7 @@ def _responses(operation: Operation, refs: Refs) -> Json:
 
 def _content(model: type[BaseModel] | str, refs: Refs) -> Json:
     if isinstance(model, str):
-        return {model: {"schema": {"type": "string"}}}
+        return {model: {"schema": {"type": "object" if model == JSON else "string"}}}
     return {JSON: {"schema": refs[model, "serialization"]}}
 
 
