@@ -52,6 +52,7 @@ create table service (
   secret          text,                               -- signing secret, encrypted
   old_secret      text,                               -- the one before, also signs until old_secret_until
   old_secret_until timestamptz,
+  password        text,                               -- of a broker's endpoint, encrypted; the endpoint is without it
   etag            int not null default 1,             -- version of what a caller can write
   created_at      timestamptz not null default now(),
   updated_at      timestamptz not null default now(),

@@ -1,6 +1,7 @@
 """Plug-ins by entry point: what an installed package adds to the bus, by name.
 
-The groups are `esb.step_types`, `esb.transformations`, `esb.routing_strategies` and `esb.authenticators`. What the
+The groups are `esb.step_types`, `esb.transformations`, `esb.routing_strategies`, `esb.authenticators` and
+`esb.transports`. What the
 bus itself brings is registered the same way, in `setup.cfg`; `builtin` names it once more so that a plain checkout,
 which has no entry points, works too.
 """

@@ -20,6 +20,7 @@ from esb_workers.node.server import ServerFailed
 from esb_workers.node.valkey import EmbeddedValkey
 from esb_workers.store.engine import Database
 from esb_workers.store.migrate import migrate
+from tests.support.rabbitmq import RabbitMissing, RabbitNode
 
 TEMPLATE = "esb_template"
 
@@ -96,6 +97,20 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real RabbitMQ, a node of this session's own."""
+    node = RabbitNode(tmp_path_factory.mktemp("rabbitmq"))
+    try:
+        node.start()
+    except (RabbitMissing, OSError) as error:
+        _missing("RabbitMQ", error)
+    try:
+        yield node.url
+    finally:
+        node.stop()
 
 
 @pytest.fixture

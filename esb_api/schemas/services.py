@@ -17,7 +17,8 @@ from esb_workers.health.probe import tcp_place
 from esb_workers.registry.secrets import check_secret
 from esb_workers.registry.versions import parse_range, parse_version
 from esb_workers.transport.errors import RequestRefused
-from esb_workers.transport.request import parse_url
+from esb_workers.transport.transports import known, scheme_of
+from esb_workers.transport.web import check_url
 
 Status = Literal["active", "maintenance", "inactive"]
 Health = Literal["unknown", "healthy", "degraded", "unhealthy"]
@@ -31,20 +32,13 @@ _HEADER_VALUE = r"^[\t -~]{0,4096}$"
 _OWN_HEADERS: Final = re.compile(r"(?i)host|content-.*|ce-.*|webhook-.*|idempotency-key|connection|transfer-encoding")
 
 
-def check_url(text: str) -> None:
-    """Raises ValueError unless `text` is an http(s) URL with a host and without a login."""
+def _check_endpoint(text: str) -> None:
     if len(text) > 2000 or re.search(r"[\x00-\x20\x7f]", text):
         raise ValueError("must be a URL of at most 2000 characters without spaces")
-    try:
-        parse_url(text)
-    except RequestRefused as error:
-        raise ValueError(str(error)) from None
-
-
-def _check_endpoint(text: str) -> None:
-    check_url(text)
-    if "?" in text or "#" in text:
-        raise ValueError("must not have a query or a fragment: paths are joined to it")
+    transport = known().get(scheme_of(text))
+    if transport is None:
+        raise ValueError(f"must start with one of {', '.join(f'{scheme}://' for scheme in sorted(known()))}")
+    transport.check_endpoint(text)
 
 
 def _check_tcp(text: str) -> None:
@@ -137,7 +131,11 @@ class ServiceBody(Body):
     endpoint: Annotated[
         str,
         checked(_check_endpoint),
-        Field(max_length=2000, examples=["http://localhost:3001"], description="Base URL."),
+        Field(
+            max_length=2000,
+            examples=["http://localhost:3001", "amqp://user:password@localhost:5672/?queue=orders"],
+            description="Base URL, or the URL of another broker's queue or exchange, shown without its password.",
+        ),
     ]
     health_check: HealthCheckBody | None = None
     weight: Annotated[int, Field(ge=0, le=1_000_000, description="Share of the calls among instances.")] = 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from esb_workers.delivery import request as requesting
 from esb_workers.delivery.prepare import Prepared
@@ -13,8 +14,9 @@ from esb_workers.registry.choice import Chooser, Chosen, NotNow
 from esb_workers.registry.instances import DEFAULT_TIMEOUT
 from esb_workers.registry.retries import Answered, Failed, Outcome, nearest
 from esb_workers.store.messages import StoredMessage
-from esb_workers.transport.adapter import BaseAdapter, Response
+from esb_workers.transport.adapter import MAX_BODY, Response
 from esb_workers.transport.errors import CallFailed
+from esb_workers.transport.transports import Transport, Transports
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +46,18 @@ class NotCalled:
 
 Result = Called | NotCalled
 
+#: Why a delivery is held whose instance's scheme is a plug-in's that is not installed here.
+NO_TRANSPORT: Final = "no_transport"
+
 
 class Caller:
     """Makes attempts. One a process; safe for threads."""
 
-    def __init__(self, chooser: Chooser, adapter: BaseAdapter, roomy: BaseAdapter | None = None) -> None:
-        """`roomy` takes longer bodies than `adapter`: for answers that are not only kept but go on."""
+    def __init__(self, chooser: Chooser, transports: Transports, roomy: int = MAX_BODY) -> None:
+        """`roomy`: how much is read of an answer that is not only kept but goes on, bytes."""
         self._chooser = chooser
-        self._adapter = adapter
-        self._roomy = roomy or adapter
+        self._transport = transports.get
+        self._roomy = roomy
 
     def call(self, prepared: Prepared) -> Result:
         """Try a delivery once. Never raises for what message, registration or the outside world is like."""
@@ -67,21 +72,26 @@ class Caller:
         for option in prepared.options:
             chosen = self._chooser.choose(option.destination, _longest(option))
             if isinstance(chosen, Chosen):
-                called = self._attempt(option, message, option.payload or payload, chosen)
-                self._report(called)
-                return called
+                transport = self._transport(chosen.instance.scheme)
+                if transport is not None:
+                    called = self._attempt(option, message, option.payload or payload, chosen, transport)
+                    self._report(called)
+                    return called
+                chosen = NotNow(NO_TRANSPORT)
             why = why or chosen
         assert why is not None
         return NotCalled(prepared, "held", why.reason, why.retry_ms)
 
-    def _attempt(self, prepared: Prepared, message: StoredMessage, payload: str, chosen: Chosen) -> Called:
+    def _attempt(
+        self, prepared: Prepared, message: StoredMessage, payload: str, chosen: Chosen, transport: Transport
+    ) -> Called:
         started = time.monotonic()
         try:
             request = requesting.build(prepared, message, payload, chosen.instance, time.time())
             timeout = nearest(prepared.plan.timeout, chosen.instance.timeout, default=DEFAULT_TIMEOUT)
-            goes_on = bool((prepared.claim.cursor or {}).get("slip"))
-            adapter = self._roomy if goes_on or message.reply_to is not None else self._adapter
-            response = adapter.send(request, timeout=timeout / 1000)
+            goes_on = message.reply_to is not None or bool((prepared.claim.cursor or {}).get("slip"))
+            most = self._roomy if goes_on else MAX_BODY
+            response = transport.send(request, timeout=timeout / 1000, max_body=most)
         except CallFailed as error:
             outcome = Failed(error.error_class, error.transient)
             told = f"{error.error_class}: {error.detail}"

@@ -19,9 +19,9 @@ from esb_workers.runtime.slots import Outcome, SlotEngine
 from esb_workers.settings import Settings
 from esb_workers.store.engine import Database
 from esb_workers.store.jobs import Claim, Done
-from esb_workers.transport.adapter import BaseAdapter, CallAdapter
+from esb_workers.transport.adapter import MAX_BODY
 from esb_workers.transport.address import AddressGuard
-from esb_workers.transport.http import HttpCaller
+from esb_workers.transport.transports import Transports
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +35,10 @@ class DeliveryWork:
 
     deadline_seconds = DEADLINE_SECONDS
 
-    def __init__(
-        self, database: Database, directory: Directory, adapter: BaseAdapter, roomy: BaseAdapter | None = None
-    ) -> None:
+    def __init__(self, database: Database, directory: Directory, transports: Transports, roomy: int = MAX_BODY) -> None:
         self._database = database
         self._preparer = Preparer(database, directory, RouteBook())
-        self._caller = Caller(Chooser(database, directory), adapter, roomy)
+        self._caller = Caller(Chooser(database, directory), transports, roomy)
 
     def prepare(self, claims: Sequence[Claim]) -> Sequence[Prepared]:
         """The first act, for all of a claim."""
@@ -88,16 +86,15 @@ class DeliveryEngine(SlotEngine):
     """The engine of this pool, with the connections it keeps."""
 
     def __init__(self, settings: Settings, database: Database, ringer: Ringer, slots: int) -> None:
-        http = HttpCaller(AddressGuard.of(settings))
-        self._adapter = CallAdapter(http)
-        roomy = CallAdapter(http, max_body=settings.max_body_bytes)
-        work = DeliveryWork(database, Directory(Vault(settings.secret_keys)), self._adapter, roomy)
+        self._transports = Transports(AddressGuard.of(settings))
+        directory = Directory(Vault(settings.secret_keys))
+        work = DeliveryWork(database, directory, self._transports, settings.max_body_bytes)
         super().__init__("delivery", settings, database, ringer, work, slots)
 
     def stop(self, grace_seconds: float) -> None:
         """Stop in good order and hang up."""
         super().stop(grace_seconds)
-        self._adapter.close()
+        self._transports.close()
 
 
 def make_engine(settings: Settings, database: Database, ringer: Ringer, slots: int) -> DeliveryEngine:

@@ -22,8 +22,10 @@ from esb_workers.registry.retries import Answered, nearest, parse_retry_after
 from esb_workers.registry.selection import Destination
 from esb_workers.store.engine import Database
 from esb_workers.transport import signing
-from esb_workers.transport.errors import CallFailed
+from esb_workers.transport.adapter import PreparedRequest
+from esb_workers.transport.errors import CallFailed, RequestRefused
 from esb_workers.transport.http import HttpCaller, Response
+from esb_workers.transport.transports import Transports
 
 USER_AGENT: Final = "python-esb"
 #: Largest answer that can become part of a context, bytes.
@@ -37,6 +39,7 @@ BUSY_RETRY: Final = 50
 #: What a run waits for; anything else that keeps a service from being called fails the attempt.
 _HELD: Final = frozenset({selection.MAINTENANCE, selection.CIRCUIT_OPEN})
 #: Headers of a step or a service that would break what the bus promises about a call.
+_WEB: Final = frozenset({"http", "https"})
 _SEALED: Final = frozenset({"idempotency-key", "webhook-id", "webhook-timestamp", "webhook-signature"})
 
 
@@ -67,12 +70,20 @@ class ServiceCaller:
     """The port `world.Services` over registry and HTTP. One a process; safe for threads."""
 
     def __init__(
-        self, database: Database, directory: Directory, chooser: Chooser, http: HttpCaller, *, share: int
+        self,
+        database: Database,
+        directory: Directory,
+        chooser: Chooser,
+        http: HttpCaller,
+        *,
+        share: int,
+        others: Transports | None = None,
     ) -> None:
         self._database = database
         self._directory = directory
         self._chooser = chooser
         self._http = http
+        self._others = others  # for endpoints that are not HTTP
         self._bulkhead = Bulkhead(share)
 
     def call(self, request: ServiceRequest) -> ServiceReply:
@@ -95,14 +106,7 @@ class ServiceCaller:
     def _attempt(self, request: ServiceRequest, chosen: Chosen) -> ServiceReply:
         instance = chosen.instance
         try:
-            response = self._http.call(
-                request.http_method,
-                _url(request, instance),
-                _headers(request, instance, time.time()),
-                request.body,
-                timeout_ms=nearest(request.timeout_ms, instance.timeout, default=DEFAULT_TIMEOUT),
-                max_body=MAX_ANSWER,
-            )
+            response = self._sent(request, instance)
         except CallFailed as error:
             if error.transient or chosen.probe:
                 self._chooser.report(chosen, ok=False)
@@ -110,6 +114,28 @@ class ServiceCaller:
         answered = Answered(response.status, response.headers.get("Retry-After"))
         self._chooser.report(chosen, ok=not answered.counts_against_circuit)
         return _taken(response) if answered.ok else _refused(instance, response, answered)
+
+    def _sent(self, request: ServiceRequest, instance: Instance) -> Response:
+        """The request made; by whatever transport the endpoint's scheme names. Raises a CallFailed."""
+        timeout = nearest(request.timeout_ms, instance.timeout, default=DEFAULT_TIMEOUT)
+        headers = _headers(request, instance, time.time())
+        if instance.scheme in _WEB:
+            return self._http.call(
+                request.http_method,
+                _url(request, instance),
+                headers,
+                request.body,
+                timeout_ms=timeout,
+                max_body=MAX_ANSWER,
+            )
+        transport = self._others.get(instance.scheme) if self._others else None
+        if transport is None:
+            raise RequestRefused(f"a workflow cannot call an endpoint of the form {instance.scheme}:")
+        prepared = PreparedRequest()
+        prepared.method, prepared.url, prepared.body = request.http_method, _url(request, instance), request.body
+        prepared.headers = dict(headers)  # type: ignore[assignment]  # transports read any mapping
+        reply = transport.send(prepared, timeout=timeout / 1000, max_body=MAX_ANSWER)
+        return Response(reply.status_code, reply.headers, reply.content, round(reply.elapsed.total_seconds() * 1000))
 
 
 def _not_now(why: NotNow, name: str) -> ServiceReply:

@@ -22,6 +22,7 @@ from esb_workers.store.executions import StrandKey
 from esb_workers.store.jobs import Claim, Done
 from esb_workers.transport.address import AddressGuard
 from esb_workers.transport.http import HttpCaller
+from esb_workers.transport.transports import Transports
 
 #: A strand that has not moved for so long is given to another worker, seconds; each transition sets it anew.
 FIRST_DEADLINE = 60.0
@@ -93,5 +94,11 @@ def make_engine(settings: Settings, database: Database, ringer: Ringer, slots: i
     """The engine of this pool. Raises SettingsError when the signing secrets cannot be read."""
     directory = Directory(Vault(settings.secret_keys))
     http = HttpCaller(AddressGuard.of(settings))
-    services = ServiceCaller(database, directory, Chooser(database, directory), http, share=slots // 2)
-    return StrandEngine(settings, database, ringer, services, slots, close=http.close)
+    others = Transports(AddressGuard.of(settings))
+    services = ServiceCaller(database, directory, Chooser(database, directory), http, share=slots // 2, others=others)
+
+    def close() -> None:
+        http.close()
+        others.close()
+
+    return StrandEngine(settings, database, ringer, services, slots, close=close)

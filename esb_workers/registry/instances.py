@@ -6,9 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, cast
+from urllib.parse import quote
 
 from esb_workers.errors import SettingsError
 from esb_workers.registry.circuit import Circuit, CircuitState
@@ -19,6 +20,8 @@ from esb_workers.store import revision
 from esb_workers.store.engine import Database
 from esb_workers.store.instances import InstanceRow
 from esb_workers.transport import signing
+from esb_workers.transport.brokers.address import with_password
+from esb_workers.transport.transports import scheme_of
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +36,8 @@ class Instance:
     id: str
     name: str
     version: str
-    endpoint: str
+    endpoint: str = field(repr=False)  # with its password, if it has one
+    scheme: str
     weight: int
     status: str
     health: str
@@ -55,8 +59,15 @@ class Instance:
         return tuple(key for key in keys if key is not None)
 
     def url(self, path: str | None) -> str:
-        """`endpoint`, one slash, and `path`, joined as text; the endpoint's own path stays."""
-        return f"{self.endpoint.rstrip('/')}/{path.lstrip('/')}" if path else self.endpoint
+        """`endpoint`, one slash, and `path`, joined as text; the endpoint's own path stays.
+
+        With a broker, `path` takes the place of the queue or the routing key.
+        """
+        if not path:
+            return self.endpoint
+        if "?" in self.endpoint:  # of a broker: an endpoint over HTTP has no query
+            return f"{self.endpoint}&path={quote(path.lstrip('/'), safe='')}"
+        return f"{self.endpoint.rstrip('/')}/{path.lstrip('/')}"
 
 
 class Directory:
@@ -108,6 +119,15 @@ class Directory:
             log.error("a signing secret cannot be read: %s", error)  # noqa: TRY400
             return None
 
+    def _endpoint(self, row: InstanceRow) -> str:
+        if row.password is None:
+            return row.endpoint
+        try:
+            return with_password(row.endpoint, self._vault.open(row.password))
+        except SettingsError as error:
+            log.error("a broker's password cannot be read: %s", error)  # noqa: TRY400
+            return row.endpoint  # the broker refuses the login, and the attempts say so
+
     def _instance(self, row: InstanceRow) -> Instance:
         given: Mapping[str, Any] = {name: value for name, value in row.delivery.items() if value is not None}
         policy = given.get("retryPolicy")
@@ -115,7 +135,8 @@ class Directory:
             id=row.id,
             name=row.name,
             version=row.version,
-            endpoint=row.endpoint,
+            endpoint=self._endpoint(row),
+            scheme=scheme_of(row.endpoint),
             weight=row.weight,
             status=row.status,
             health=row.health,

@@ -163,6 +163,8 @@ def parse_retry_after(value: str | None, now: datetime) -> int | None:
 _RETRIED_4XX: Final = frozenset({408, 425, 429})
 #: Of these, an instance is not to blame: it is well enough to say that it is busy.
 _NOT_THE_CIRCUITS: Final = frozenset({425, 429})
+#: Nor is a broker that sends one message back: the next one's key may lead somewhere.
+_NOT_THE_BROKERS: Final = frozenset({"Unroutable"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,7 @@ class Failed:
     @property
     def counts_against_circuit(self) -> bool:
         """Whether the instance is to blame: for what our own rules refuse it is not."""
-        return self.transient
+        return self.transient and self.error_class not in _NOT_THE_BROKERS
 
 
 Outcome = Answered | Failed

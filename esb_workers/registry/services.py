@@ -17,6 +17,7 @@ from esb_workers.store import services as store
 from esb_workers.store.clients import KeyRow
 from esb_workers.store.engine import Database, Transaction, is_unique_violation
 from esb_workers.store.services import CheckRow, ServiceRow
+from esb_workers.transport.brokers.address import is_broker, same_login, without_password
 
 #: What open deliveries of a name die of when its last instance is deregistered.
 DELETED = "service_deleted"
@@ -61,10 +62,24 @@ class Services:
             if values.get("delivery") is None:
                 values = {**values, "delivery": kin[0].delivery if kin else {}}
             secret = values.pop("secret", None) or self._secret_of(kin) or new_secret()
-            row = store.add(connection, {**values, "secret": self._vault.seal(secret)})
+            login = self._login(None, values["endpoint"])
+            row = store.add(connection, {**values, **login, "secret": self._vault.seal(secret)})
             self._settle(connection, None, row)
             _changed(connection, by, "create", row)
         return Registered(row, secret)
+
+    def _login(self, before: ServiceRow | None, endpoint: str) -> dict[str, Any]:
+        """The endpoint without its password, and that sealed.
+
+        An endpoint that comes as it is shown keeps the password, unless it leads to another server or user.
+        """
+        if not is_broker(endpoint):
+            return {"endpoint": endpoint, "password": None}
+        shown, password = without_password(endpoint)
+        if password is not None:
+            return {"endpoint": shown, "password": self._vault.seal(password)}
+        kept = before.password if before is not None and same_login(before.endpoint, shown) else None
+        return {"endpoint": shown, "password": kept}
 
     def _secret_of(self, kin: Sequence[ServiceRow]) -> str | None:
         sealed = next((row.secret for row in kin if row.secret), None)
@@ -102,6 +117,7 @@ class Services:
             values = edit(before)
             if "secret" in values:
                 values["secret"] = self._vault.seal(values["secret"])
+            values |= self._login(before, values["endpoint"])
             row = store.change(connection, service_id, values)
             self._settle(connection, before, row)
             changed = [name for name, value in values.items() if getattr(before, name) != value]

@@ -27,6 +27,7 @@ class InstanceRow(NamedTuple):
     circuit_until: float
     circuit_opens: int
     circuit_epoch: int
+    password: str | None = None
 
 
 def load(cursor: Cursor) -> list[InstanceRow]:
@@ -34,7 +35,7 @@ def load(cursor: Cursor) -> list[InstanceRow]:
     cursor.execute(
         "select s.id, s.name, s.version, s.endpoint, s.weight, s.status, s.delivery, s.secret, s.old_secret,"
         " s.old_secret_until, st.health, st.circuit, extract(epoch from st.circuit_until)::float8, st.circuit_opens,"
-        " st.circuit_epoch"
+        " st.circuit_epoch, s.password"
         " from service s join service_state st on st.service_id = s.id order by s.name, s.id"
     )
     return [InstanceRow(*row) for row in cursor.fetchall()]

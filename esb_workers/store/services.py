@@ -30,6 +30,7 @@ class ServiceRow(NamedTuple):
     secret: str | None
     old_secret: str | None
     old_secret_until: datetime | None
+    password: str | None
     etag: int
     created_at: datetime
     updated_at: datetime

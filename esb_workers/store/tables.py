@@ -74,6 +74,7 @@ service = Table(
     Column("secret", Text),
     Column("old_secret", Text),
     Column("old_secret_until", Moment),
+    Column("password", Text),
     Column("etag", Integer, nullable=False, server_default=FetchedValue()),
     Column("created_at", Moment, nullable=False, server_default=FetchedValue()),
     Column("updated_at", Moment, nullable=False, server_default=FetchedValue()),

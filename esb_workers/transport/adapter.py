@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 
 from requests import PreparedRequest, Response
@@ -12,7 +13,7 @@ from requests.utils import get_encoding_from_headers
 from esb_workers.transport.http import MAX_BODY, HttpCaller
 from esb_workers.transport.http import Response as Reply
 
-__all__ = ["BaseAdapter", "CallAdapter", "PreparedRequest", "Response"]
+__all__ = ["MAX_BODY", "BaseAdapter", "CallAdapter", "PreparedRequest", "Response", "taken"]
 
 
 class CallAdapter(BaseAdapter):
@@ -35,8 +36,12 @@ class CallAdapter(BaseAdapter):
         verify: bool | str = True,
         cert: object = None,
         proxies: Mapping[str, str] | None = None,
+        max_body: int | None = None,
     ) -> Response:
-        """Send; `timeout` is for the whole call, seconds (of a pair, the sum). Raises a CallFailed."""
+        """Send; `timeout` is for the whole call, seconds (of a pair, the sum), `max_body` for this one.
+
+        Raises a CallFailed.
+        """
         if not verify or cert or proxies:
             raise ValueError("proxies, client certificates and verify=False are not supported")
         reply = self._caller.call(
@@ -45,13 +50,30 @@ class CallAdapter(BaseAdapter):
             request.headers or {},
             _bytes(request.body),
             timeout_ms=round(_seconds(timeout) * 1000),
-            max_body=self._max_body,
+            max_body=self._max_body if max_body is None else max_body,
         )
         return _as_requests(reply, request)
 
     def close(self) -> None:
         """Close the kept connections."""
         self._caller.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    """What the caller alone knows of an answer."""
+
+    resent: bool
+
+
+def taken(seconds: float, *, resent: bool = False) -> Response:
+    """202 from where there are no statuses, after `seconds`; `resent`: it was sent twice, under one id."""
+    response = Response()
+    response.status_code, response.reason = 202, "Accepted"
+    response.raw = _Raw(resent)
+    response.elapsed = timedelta(seconds=seconds)
+    response._content = b""  # noqa: SLF001  where requests keeps a body that has been read
+    return response
 
 
 def _seconds(timeout: float | tuple[float | None, float | None] | None) -> float:

@@ -135,13 +135,14 @@ def _left(deadline: float) -> float:
 
 def connect(origin: Origin, endpoints: list[Endpoint], tls: ssl.SSLContext | None, deadline: float) -> Connection:
     """Connect to the first of `endpoints` that takes it. Raises ConnectFailed, TlsFailed, Timeout."""
-    sock = _connect_first(origin, endpoints, deadline)
+    sock = open_socket(origin, endpoints, deadline)
     if tls is not None:
-        sock = _handshake(origin, sock, tls, deadline)
+        sock = handshake(origin, sock, tls, deadline)
     return Connection(origin, sock)
 
 
-def _connect_first(origin: Origin, endpoints: list[Endpoint], deadline: float) -> socket.socket:
+def open_socket(origin: Origin, endpoints: list[Endpoint], deadline: float) -> socket.socket:
+    """A socket to the first of `endpoints` that takes it. Raises ConnectFailed, Timeout."""
     failure: Exception | None = None
     for position, endpoint in enumerate(endpoints):
         sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
@@ -160,7 +161,8 @@ def _connect_first(origin: Origin, endpoints: list[Endpoint], deadline: float) -
     raise ConnectFailed(f"{origin.host}:{origin.port}: {reason}") from failure
 
 
-def _handshake(origin: Origin, sock: socket.socket, tls: ssl.SSLContext, deadline: float) -> socket.socket:
+def handshake(origin: Origin, sock: socket.socket, tls: ssl.SSLContext, deadline: float) -> socket.socket:
+    """The socket under TLS, the certificate checked for the origin's host. Raises TlsFailed, Timeout."""
     try:
         sock.settimeout(_left(deadline))
         return tls.wrap_socket(sock, server_hostname=origin.host)

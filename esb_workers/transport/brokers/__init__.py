@@ -1,0 +1,1 @@
+"""Queues and exchanges of other brokers, as destinations and as sources."""
