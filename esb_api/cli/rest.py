@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import click
 import yaml
 
-from esb_api.cli import trials
+from esb_api.cli import trials, watch
 from esb_api.cli.connection import Connection, connected
 from esb_api.cli.output import show_json, show_one, show_rows
 from esb_api.client import Collection, Json
@@ -246,6 +246,7 @@ def _commands() -> list[click.Command]:
     services.add_command(_action_command(_SERVICES, "probe", "Check a service's health now."))
     executions = _group(_EXECUTIONS, "The runs of workflows.")
     executions.add_command(start)
+    executions.add_command(watch.watch)
     for action, about in (
         ("cancel", "Stop a run."),
         ("pause", "Hold a run."),

@@ -8,6 +8,7 @@ from esb_api.operations import Resource
 from esb_api.resources.blocked_keys import blocked_keys
 from esb_api.resources.clients import clients
 from esb_api.resources.dead_letters import dead_letters
+from esb_api.resources.execution_graphs import execution_graphs
 from esb_api.resources.executions import executions
 from esb_api.resources.ingress import ingress
 from esb_api.resources.messages import messages
@@ -33,5 +34,6 @@ RESOURCES: Final[tuple[Resource, ...]] = (
     workflows,
     trials,
     executions,
+    execution_graphs,
     system,
 )

@@ -138,7 +138,9 @@ def list_executions(call: Call, query: ExecutionQuery) -> Response:
     filters = {
         "workflow_id": _ids(query.workflow_id),
         "client_id": [own] if own else _ids(query.client_id),
+        "workflow_name": query.workflow_name,
         "status": query.status,
+        "error_class": query.error_class,
         "correlation_id": query.correlation_id,
         "business_key": query.business_key,
         "since": query.from_,
@@ -175,7 +177,7 @@ def read_execution_history(call: Call, execution_id: str, query: PageQuery) -> R
     """Read every transition of a run, oldest first."""
     after, count = decode_cursor(query.cursor, int, int) or (0, 0)
     with call.api.database.cursor() as cursor:
-        _own(call, cursor, execution_id)
+        own_run(call, cursor, execution_id)
         rows = runs.history(cursor, execution_id, query.limit, after)
     shown = rows[: query.limit]
     more = len(rows) > query.limit
@@ -190,7 +192,7 @@ def read_execution_steps(call: Call, execution_id: str, query: PageQuery) -> Res
     """Read all steps of a run, oldest first."""
     (after,) = decode_cursor(query.cursor, int) or (0,)
     with call.api.database.cursor() as cursor:
-        row = _own(call, cursor, execution_id)
+        row = own_run(call, cursor, execution_id)
         program = call.api.orchestration.programs.get(row.workflow_id).program
         openings = runs.step_openings(cursor, execution_id, query.limit, after=after)
         shown = openings[: query.limit]
@@ -201,12 +203,12 @@ def read_execution_steps(call: Call, execution_id: str, query: PageQuery) -> Res
 
 def _shown(call: Call, execution_id: str) -> Response:
     with call.api.database.cursor() as cursor:
-        row = _own(call, cursor, execution_id)
+        row = own_run(call, cursor, execution_id)
         program = call.api.orchestration.programs.get(row.workflow_id).program
         return answer(execution_view.shown(cursor, row, program))
 
 
-def _own(call: Call, cursor: Cursor, execution_id: str) -> RunRow:
+def own_run(call: Call, cursor: Cursor, execution_id: str) -> RunRow:
     """The run, if whoever asks may see it. Raises NotFound."""
     row = runs.get(cursor, execution_id)
     owner = call.principal.client_id
@@ -283,4 +285,4 @@ def signal_execution(call: Call, execution_id: str, body: SignalBody) -> Respons
 
 def _check_own(call: Call, execution_id: str) -> None:
     with call.api.database.cursor() as cursor:
-        _own(call, cursor, execution_id)
+        own_run(call, cursor, execution_id)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import orjson
 from flask import Response
 
 from esb_api.answers import answer, created, no_content
-from esb_api.call import JSON, Call
+from esb_api.call import Call
 from esb_api.etag import check_if_match
 from esb_api.operations import Resource
 from esb_api.pages import cursor_id, page
+from esb_api.pictures import pictured
 from esb_api.principals import Access
 from esb_api.schemas.orchestration import (
     CheckAnswer,
     DraftBody,
     GraphAnswer,
-    GraphEdge,
-    GraphNode,
     GraphQuery,
     KeptWorkflow,
     WorkflowAnswer,
@@ -29,7 +28,6 @@ from esb_api.schemas.orchestration import (
 )
 from esb_api.schemas.problem import FieldProblem
 from esb_workers.errors import Invalid
-from esb_workers.orchestration import graphs
 from esb_workers.orchestration.definition import compile_definition
 from esb_workers.orchestration.published import definition_schema
 from esb_workers.orchestration.start import NewWorkflow, check
@@ -40,8 +38,6 @@ workflows = Resource("workflows")
 
 #: A version never changes, so its version of what can be written never does.
 ETAG = 1
-#: Media types of a picture; the first is what whoever takes anything gets.
-_FORMS: Final = {JSON: "json", "image/svg+xml": "svg", "text/vnd.mermaid": "mermaid"}
 
 
 @workflows.operation(
@@ -127,15 +123,7 @@ def read_workflow_graph(call: Call, workflow_id: str, query: GraphQuery) -> Resp
     """
     row = call.api.orchestration.workflow(workflow_id)
     program = call.api.orchestration.programs.get(row.id).program
-    form = query.format or _FORMS.get(call.accept_mimetypes.best_match(_FORMS, default=JSON), "json")
-    if form == "mermaid":
-        return Response(graphs.as_mermaid(program), content_type="text/vnd.mermaid; charset=utf-8")
-    if form == "svg":
-        return Response(graphs.as_svg(program), content_type="image/svg+xml")
-    data = graphs.as_data(program)
-    nodes = [GraphNode(**node) for node in data["nodes"]]
-    edges = [GraphEdge.model_validate(edge) for edge in data["edges"]]
-    return answer(GraphAnswer(nodes=nodes, edges=edges))
+    return pictured(call, query, program)
 
 
 def _new(name: str, version: str, body: WorkflowBody | DraftBody) -> NewWorkflow:

@@ -151,6 +151,9 @@ class GraphNode(Answer):
     name: str | None
     type: str
     parent: str | None
+    list: Annotated[str | None, Field(description="The branch that it stands in.")]
+    status: Annotated[StepStatus | None, Field(description="Of a run: the most telling of its visits.")] = None
+    visits: Annotated[dict[str, int] | None, Field(description="Of a run: how many stand in each state.")] = None
 
 
 class GraphEdge(Answer):
@@ -163,7 +166,7 @@ class GraphEdge(Answer):
 
 
 class GraphAnswer(Answer):
-    """A definition as nodes and edges."""
+    """A definition, or a run of it, as nodes and edges."""
 
     nodes: list[GraphNode]
     edges: list[GraphEdge]
@@ -259,7 +262,11 @@ class ExecutionQuery(PageQuery):
     """Filters of the list of runs. Lists are comma lists."""
 
     workflow_id: Words | None = None
+    workflow_name: Words | None = None
     status: Annotated[list[ExecutionStatus], COMMAS] | None = None
+    error_class: Annotated[
+        Words | None, Field(description="Of runs that failed: `Timeout`, `HttpStatus.503`, `HttpStatus.5xx` …")
+    ] = None
     correlation_id: Words | None = None
     business_key: Words | None = None
     client_id: Words | None = None

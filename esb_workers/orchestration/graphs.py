@@ -1,117 +1,140 @@
-"""The picture of a definition: nodes and edges, as data, as Mermaid, as SVG."""
+"""The picture of a definition, or of a run of it: nodes and edges, as data, as Mermaid, as SVG."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from html import escape
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from esb_workers.orchestration.graph import all_lists, edges
-from esb_workers.orchestration.model import Program, Step
+from esb_workers.orchestration import drawing
+from esb_workers.orchestration.graph import edges
+from esb_workers.orchestration.model import Program, Step, StepList
 
-_WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 180, 44, 40, 46
+Graph = dict[str, list[dict[str, Any]]]
+
+#: What a step with several visits is shown as: the first of these that one of them is.
+_TELLING: Final = (
+    "running", "retrying", "waiting", "pending", "failed", "compensated", "cancelled", "completed", "skipped",
+)  # fmt: skip
 
 
-def as_data(program: Program) -> dict[str, list[dict[str, Any]]]:
-    """`{"nodes": [{id, name, type, parent}], "edges": [{from, to, kind, label}]}`; `parent` has the list of a step."""
-    parents = {
-        inner: step.id
-        for part in all_lists(program.top)
-        for step in part.steps.values()
-        for child in step.lists
-        for inner in child.steps
-    }
-    nodes = [
-        {"id": step.id, "name": step.name, "type": step.type, "parent": parents.get(step.id)}
-        for step in program.steps.values()
-    ]
-    found = [edge for step in program.steps.values() for edge in _edges(step)]
+@dataclass(slots=True)
+class StepStates:
+    """Where the visits of a step stand in a run: state → how many."""
+
+    visits: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str | None:
+        """The most telling of them."""
+        return next((state for state in _TELLING if state in self.visits), None)
+
+
+def as_data(program: Program, states: Mapping[str, StepStates] | None = None) -> Graph:
+    """`{"nodes": [{id, name, type, parent, list}], "edges": [{from, to, kind, label}]}`.
+
+    `parent` is the step whose list a step stands in, `list` that list's name, if it has one. With `states`, nodes have
+    `status` and `visits` too: none, where a run has not come to a step.
+    """
+    nodes = [_node(step, parent, name) for step, parent, name in _placed(program.top, None, None)]
+    if states is not None:
+        for node in nodes:
+            found = states.get(node["id"], StepStates())
+            node |= {"status": found.status, "visits": found.visits}
+    found_edges = [edge for step in program.steps.values() for edge in _edges(step)]
     if program.on_error in program.top.steps:
-        found.append({"from": None, "to": program.on_error, "kind": "onError", "label": None})
-    return {"nodes": nodes, "edges": found}
+        found_edges.append({"from": None, "to": program.on_error, "kind": "onError", "label": None})
+    return {"nodes": nodes, "edges": found_edges}
+
+
+def _placed(part: StepList, parent: str | None, name: str | None) -> Iterable[tuple[Step, str | None, str | None]]:
+    for step in part.steps.values():
+        yield step, parent, name
+        if step.config is not None:
+            for inner, inner_name in zip(step.lists, step.kind.list_names(step.config), strict=True):
+                yield from _placed(inner, step.id, inner_name)
+
+
+def _node(step: Step, parent: str | None, name: str | None) -> dict[str, Any]:
+    return {"id": step.id, "name": step.name, "type": step.type, "parent": parent, "list": name}
 
 
 def _edges(step: Step) -> Iterable[dict[str, Any]]:
     for path, target in edges(step):
-        field = path.removeprefix(step.where).lstrip(".")
-        kind = "next" if field in ("", "onSuccess") else field.split("[")[0].removeprefix("config.")
-        label = ", ".join(step.catches[int(field[6 : field.index("]")])].errors) if kind == "catch" else None
-        yield {"from": step.id, "to": target, "kind": kind, "label": label}
+        where = path.removeprefix(step.where).lstrip(".")
+        kind = "next" if where in ("", "onSuccess") else where.split("[")[0].removeprefix("config.")
+        yield {"from": step.id, "to": target, "kind": kind, "label": _label(step, where)}
     for part in step.lists:
         if part.steps:
             yield {"from": step.id, "to": part.first, "kind": "contains", "label": None}
 
 
-def as_mermaid(program: Program) -> str:
-    """A Mermaid flowchart."""
-    data = as_data(program)
+def _label(step: Step, where: str) -> str | None:
+    if where.startswith("catch["):
+        return ", ".join(step.catches[int(where[6 : where.index("]")])].errors)
+    return step.kind.label(step.config, where.removeprefix("config.")) if where.startswith("config.") else None
+
+
+def as_mermaid(program: Program, states: Mapping[str, StepStates] | None = None) -> str:
+    """A Mermaid flowchart; the states of a run are its classes."""
+    data = as_data(program, states)
     number = {node["id"]: f"s{index}" for index, node in enumerate(data["nodes"])}
     lines = ["flowchart TD"]
     for node in data["nodes"]:
-        text = f"{node['name'] or node['id']}<br/><small>{node['type']}</small>".replace('"', "#quot;")
-        lines.append(f'    {number[node["id"]]}["{text}"]')
+        shown = node.get("status")
+        below = node["type"] + (f" · {shown}" if shown else "")
+        lines.append(f'    {number[node["id"]]}["{_quoted(node["name"] or node["id"])}<br/><small>{below}</small>"]')
     for edge in data["edges"]:
         if edge["from"] is not None and edge["to"] in number:
             arrow = "-->" if edge["kind"] == "next" else "-.->"
-            told = "" if edge["kind"] == "next" else f"|{edge['label'] or edge['kind']}|"
+            told = "" if edge["kind"] == "next" else f'|"{_quoted(edge["label"] or edge["kind"])}"|'
             lines.append(f"    {number[edge['from']]} {arrow}{told} {number[edge['to']]}")
+    for state, (fill, border) in drawing.COLOURS.items():
+        members = [number[node["id"]] for node in data["nodes"] if state and node.get("status") == state]
+        if members:
+            lines += [f"    classDef {state} fill:{fill},stroke:{border}", f"    class {','.join(members)} {state}"]
     return "\n".join(lines) + "\n"
 
 
-def as_svg(program: Program) -> str:
-    """A plain drawing: each step below those that lead to it."""
-    data = as_data(program)
-    places = _places(data)
-    width = max(x for x, _ in places.values()) + _WIDTH + _GAP_X
-    height = max(y for _, y in places.values()) + _HEIGHT + _GAP_Y
-    lines = [
-        _line(places[e["from"]], places[e["to"]], e["kind"])
-        for e in data["edges"]
-        if e["from"] in places and e["to"] in places
-    ]
-    boxes = [_box(places[node["id"]], node) for node in data["nodes"]]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
-        ' font-family="sans-serif" font-size="12">'
-        '<defs><marker id="a" markerWidth="8" markerHeight="8" refX="7" refY="3" orient="auto">'
-        f'<path d="M0,0 L7,3 L0,6 z" fill="#555"/></marker></defs>{"".join(lines)}{"".join(boxes)}</svg>\n'
-    )
+def _quoted(text: str) -> str:
+    return text.replace("&", "#amp;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")
 
 
-def _places(data: dict[str, list[dict[str, Any]]]) -> dict[str, tuple[int, int]]:
-    """Left upper corners: the row of a step is its least distance from the first, its column its place there."""
-    out: dict[str, list[str]] = {}
-    for edge in data["edges"]:
-        if edge["from"] is not None:
-            out.setdefault(edge["from"], []).append(edge["to"])
-    rows: dict[str, int] = {}
-    for node in data["nodes"]:  # in order of definition, so that steps only onError leads to come last
-        waiting = [(node["id"], 0 if not rows else max(rows.values()) + 1)] if node["id"] not in rows else []
-        while waiting:
-            name, row = waiting.pop(0)
-            if name not in rows:
-                rows[name] = row
-                waiting += [(target, row + 1) for target in out.get(name, ())]
-    columns: dict[int, int] = {}
-    places = {}
-    for name, row in rows.items():
-        column = columns[row] = columns.get(row, -1) + 1
-        places[name] = _GAP_X + column * (_WIDTH + _GAP_X), _GAP_Y // 2 + row * (_HEIGHT + _GAP_Y)
-    return places
+def as_svg(program: Program, states: Mapping[str, StepStates] | None = None) -> str:
+    """A drawing; coloured by the states of a run."""
+    return drawing.svg(as_data(program, states))
 
 
-def _line(start: tuple[int, int], end: tuple[int, int], kind: str) -> str:
-    dash = "" if kind == "next" else ' stroke-dasharray="4 3"'
-    x1, y1, x2, y2 = start[0] + _WIDTH // 2, start[1] + _HEIGHT, end[0] + _WIDTH // 2, end[1]
-    curve = f"M{x1},{y1} C{x1},{y1 + 24} {x2},{y2 - 24} {x2},{y2}"
-    return f'<path d="{curve}" fill="none" stroke="#555"{dash} marker-end="url(#a)"/>'
+def states_of(program: Program, ended: Iterable[tuple[str, str, int]], run: str, final: bool) -> dict[str, StepStates]:
+    """The states of a run's steps from (step id, type of a visit's last event, how many); `run` is its status."""
+    states: dict[str, StepStates] = {}
+    for name, type_, count in ended:
+        step, state = name, _STATES.get(type_, "running")
+        if name not in program.steps:  # a compensation: what it undoes is compensated when it is
+            step = name.removesuffix(":compensate")
+            if type_ != "step.compensated":
+                continue
+        elif final and state in _OPEN:
+            state = "cancelled"
+        elif run == "paused" and state == "running":
+            state = "pending"
+        visits = states.setdefault(step, StepStates()).visits
+        if state == "compensated" and "completed" in visits:
+            visits["completed"] -= count
+            visits = states[step].visits = {s: n for s, n in visits.items() if n}
+        visits[state] = visits.get(state, 0) + count
+    return states
 
 
-def _box(place: tuple[int, int], node: dict[str, Any]) -> str:
-    x, y = place
-    title = escape(str(node["name"] or node["id"])[:26])
-    return (
-        f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="6" fill="#f4f6fa" stroke="#456"/>'
-        f'<text x="{x + 10}" y="{y + 18}">{title}</text>'
-        f'<text x="{x + 10}" y="{y + 35}" fill="#678">{escape(node["type"])}</text>'
-    )
+_STATES: Final = {
+    "step.started": "running",
+    "step.waiting": "waiting",
+    "step.retrying": "retrying",
+    "step.completed": "completed",
+    "step.failed": "failed",
+    "step.exhausted": "failed",
+    "step.skipped": "skipped",
+    "step.cancelled": "cancelled",
+    "step.compensated": "compensated",
+}
+_OPEN: Final = frozenset({"running", "waiting", "retrying"})

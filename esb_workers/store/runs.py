@@ -112,6 +112,12 @@ def _clauses(before: str | None, filters: Mapping[str, Any]) -> tuple[list[str],
         if filters.get(name):
             clauses.append(f"e.{name} = any(%s)")
             values.append(list(filters[name]))
+    if filters.get("workflow_name"):
+        clauses.append("w.name = any(%s)")
+        values.append(list(filters["workflow_name"]))
+    if filters.get("error_class"):  # as `catch` takes them: HttpStatus.5xx is all of them
+        clauses.append("e.error_class is not null and e.error_class like any(%s)")
+        values.append([_like(name) for name in filters["error_class"]])
     for value, clause in (
         (before, "e.id < %s"),
         (filters.get("since"), "e.created_at >= %s"),
@@ -121,6 +127,24 @@ def _clauses(before: str | None, filters: Mapping[str, Any]) -> tuple[list[str],
             clauses.append(clause)
             values.append(value)
     return clauses, values
+
+
+def _like(error_class: str) -> str:
+    escaped = error_class.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    grouped = escaped.startswith("HttpStatus.") and escaped.endswith("xx")
+    return f"{escaped[:-2]}__" if grouped else escaped
+
+
+def step_states(cursor: Cursor, execution_id: str) -> list[tuple[str, str, int]]:
+    """(step id, type of a visit's last event, how many such visits) of a run, by their first appearance."""
+    cursor.execute(
+        "select substring(path from '[^/]*$'), type, count(*) from ("
+        "  select distinct on (job_id, visit) path, type, seq from event"
+        "   where execution_id = %s and type like 'step.%%' and visit is not null order by job_id, visit, n desc) x"
+        " group by 1, 2 order by min(seq)",
+        (execution_id,),
+    )
+    return list(cursor.fetchall())
 
 
 def history(cursor: Cursor, execution_id: str, limit: int, after: int) -> list[HistoryRow]:

@@ -188,6 +188,14 @@ class StepType:
         """Targets named in a compiled config: (path in config, step id)."""
         return ()
 
+    def label(self, config: Any, path: str) -> str | None:
+        """What a picture writes at the jump of this path in a compiled config; None: the field's name."""
+        return None
+
+    def list_names(self, config: Any) -> Iterable[str | None]:
+        """The names of `lists`, where they have any."""
+        return (None for _ in self.lists(config))
+
     def mentions(self, config: Any) -> Iterable[Mention]:
         """The services and workflows that a compiled config names as they are, not by a template."""
         return ()

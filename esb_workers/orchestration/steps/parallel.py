@@ -74,6 +74,9 @@ class Parallel(StepType):
     def lists(self, config: _Compiled) -> Iterable[StepList]:
         return (part for _, part in config.branches)
 
+    def list_names(self, config: _Compiled) -> Iterable[str | None]:
+        return (name for name, _ in config.branches)
+
     def run(self, call: Call) -> Outcome:
         config: _Compiled = call.config
         if call.memo is None:

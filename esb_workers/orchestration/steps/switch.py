@@ -30,6 +30,7 @@ class SwitchConfig(Config):
 class _Compiled(NamedTuple):
     cases: tuple[tuple[Evaluate, str], ...]
     default: str | None
+    texts: tuple[str, ...]
 
 
 class Switch(StepType):
@@ -39,12 +40,17 @@ class Switch(StepType):
 
     def compile(self, config: SwitchConfig, at: At) -> _Compiled:
         cases = tuple((at.expression(c.when, f"cases[{i}].when"), c.next) for i, c in enumerate(config.cases))
-        return _Compiled(cases, config.default)
+        return _Compiled(cases, config.default, tuple(case.when for case in config.cases))
 
     def jumps(self, config: _Compiled) -> Iterable[tuple[str, str]]:
         yield from ((f"cases[{i}].next", target) for i, (_, target) in enumerate(config.cases))
         if config.default is not None:
             yield "default", config.default
+
+    def label(self, config: _Compiled, path: str) -> str | None:
+        if path == "default":
+            return "else"
+        return config.texts[int(path[len("cases[") : path.index("]")])]
 
     def falls_through(self, config: _Compiled) -> bool:
         return config.default is None

@@ -45,6 +45,9 @@ class WaitForSignal(StepType):
         if config.on_timeout is not None:
             yield "onTimeout", config.on_timeout
 
+    def label(self, config: _Compiled, path: str) -> str | None:
+        return "timeout"
+
     def prepare(self, call: Call) -> dict[str, str]:
         name = call.config.signal(call.names)
         if not isinstance(name, str) or not name:

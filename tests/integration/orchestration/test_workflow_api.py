@@ -414,3 +414,51 @@ def test_the_schema_of_definitions_needs_no_key(api: ApiClient) -> None:
     schema = orjson.loads(answer.data)
     assert compile_schema(schema, "").faults(USER_ONBOARDING["definition"]) == []
     assert compile_schema({"$defs": schema["$defs"], "$ref": "#/$defs/workflow"}, "").faults(USER_ONBOARDING) == []
+
+
+def test_the_graph_of_a_run_has_the_state_of_each_step(
+    api: ApiClient, pool: StrandEngine, eventually: Eventually
+) -> None:
+    each = {"items": [1, 2, 3], "steps": [{"id": "q", "type": "log", "config": {"message": "m"}}]}
+    steps = [
+        {"id": "each", "type": "foreach", "config": each},
+        {"id": "off", "type": "log", "condition": "false", "config": {"message": "m"}},
+        {"id": "ask", "type": "wait_for_signal", "config": {"signal": "s"}},
+        {"id": "end", "type": "log", "config": {"message": "m"}},
+    ]
+    run = execute(api, define(api, {"flow": "sequential", "steps": steps}))
+    path = f"/orchestration/executions/{run}/graph"
+
+    def states() -> dict[str, Any]:
+        return {node["id"]: (node["status"], node["visits"]) for node in api.get(path).json["nodes"]}
+
+    eventually(lambda: states()["ask"][0] == "waiting", 10)
+    assert states() == {
+        "each": ("completed", {"completed": 1}),
+        "q": ("completed", {"completed": 3}),
+        "off": ("skipped", {"skipped": 1}),
+        "ask": ("waiting", {"waiting": 1}),
+        "end": (None, {}),
+    }
+    assert "class s3 waiting" in api.get(f"{path}?format=mermaid").text
+    assert "3 completed" in api.get(path, Accept="image/svg+xml").text
+    api.post(f"/orchestration/executions/{run}/cancel")
+    eventually(lambda: states()["ask"][0] == "cancelled", 10)
+
+
+def test_runs_are_found_by_the_class_of_their_error_and_by_the_name_of_their_workflow(
+    api: ApiClient, pool: StrandEngine, eventually: Eventually
+) -> None:
+    for name, error in (("one", "NoStock"), ("two", "HttpStatus.503"), ("three", "No_tock")):
+        id_ = define(api, {"steps": [{"id": "f", "type": "fail", "config": {"error": error}}]}, name)
+        ended(api, execute(api, id_), eventually)
+
+    def found(query: str) -> set[str]:
+        return {run["workflowName"] for run in api.get(f"/orchestration/executions?{query}").json["items"]}
+
+    assert found("errorClass=NoStock") == {"one"}
+    assert found("errorClass=No_tock") == {"three"}
+    assert found("errorClass=HttpStatus.5xx") == {"two"}
+    assert found("errorClass=HttpStatus.4xx") == set()
+    assert found("errorClass=NoStock,HttpStatus.503&status=failed") == {"one", "two"}
+    assert found("workflowName=two,three") == {"two", "three"}
