@@ -12,16 +12,19 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from esb_workers.errors import QuotaExceeded
+from esb_workers.registry.counting import Counter, CounterAway, Limit, RateLimit, Refused, Taken
+from esb_workers.registry.leases import LeasedCounter
 from esb_workers.store import quotas as store
 from esb_workers.store.engine import Database
+
+__all__ = ["Limit", "Quotas", "RateLimit", "Taken", "limits_of", "nearest_to_empty"]
 
 log = logging.getLogger("esb.quotas")
 
@@ -34,59 +37,6 @@ WINDOWS: Final[Mapping[str, int]] = {
 }
 #: How long a limiter that failed is left alone, seconds.
 PAUSE: Final = 1.0
-
-
-class Limit(NamedTuple):
-    """At most `most` in each window of `seconds`."""
-
-    seconds: int
-    most: int
-
-
-class RateLimit(NamedTuple):
-    """What is left of the window nearest to empty; `reset` in seconds."""
-
-    limit: int
-    remaining: int
-    reset: int
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """Places taken, to be given back if nothing comes of the request."""
-
-    client_id: str
-    places: int
-    at: int  #: the counter's clock when they were taken, seconds since 1970
-    limits: tuple[Limit, ...]
-    nearest: RateLimit
-    counter: Counter
-
-
-class Refused(NamedTuple):
-    """The window that has no room for the request."""
-
-    nearest: RateLimit
-
-
-class Counter(Protocol):
-    """Where the windows are counted. Each method raises OSError-like trouble as CounterAway."""
-
-    def take(self, client_id: str, limits: tuple[Limit, ...], places: int) -> Taken | Refused:
-        """Take `places` in every window, or in none."""
-        ...
-
-    def give_back(self, taken: Taken) -> None:
-        """Undo `take`, as far as its windows are still the present ones."""
-        ...
-
-    def used(self, client_id: str, limits: tuple[Limit, ...]) -> list[RateLimit]:
-        """Each window as it stands, in the order of `limits`."""
-        ...
-
-
-class CounterAway(Exception):
-    """The server that counts does not answer in time."""
 
 
 def limits_of(rate_limits: Mapping[str, int]) -> tuple[Limit, ...]:
@@ -104,7 +54,7 @@ class Quotas:
 
     def __init__(self, database: Database, redis_url: str | None) -> None:
         self._database = DatabaseCounter(database)
-        self._redis = RedisCounter(redis_url, database) if redis_url else None
+        self._redis = LeasedCounter(RedisCounter(redis_url, database)) if redis_url else None
         self._redis_back_at = 0.0
 
     def take(self, client_id: str, limits: tuple[Limit, ...], places: int = 1) -> Taken | None:
@@ -184,6 +134,9 @@ class DatabaseCounter:
             at = store.now(cursor)
             used = store.used(cursor, client_id, at, [limit.seconds for limit in limits])
         return [_window(limit, at, used.get(limit.seconds, 0)) for limit in limits]
+
+    def close(self) -> None:
+        """See Counter: the pool of connections is the database's."""
 
 
 def _window(limit: Limit, at: int, used: int) -> RateLimit:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import redis
 from sqlalchemy import text
 
 from esb_workers.errors import QuotaExceeded
-from esb_workers.registry.quotas import Limit, Quotas, limits_of
+from esb_workers.registry.quotas import Limit, Quotas, RedisCounter, limits_of
 from esb_workers.store.engine import Database
 from esb_workers.store.ids import new_id
 
@@ -136,3 +137,78 @@ def test_without_an_answer_from_redis_postgresql_counts(database: Database) -> N
     assert taken(quotas, client, HOUR, 9) == 4
     assert quotas.windows(client, HOUR)[0].remaining == 0
     quotas.close()
+
+
+BUSY = (Limit(3600, 100_000), Limit(86400, 1_000_000))
+
+
+def asked_of_redis(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The places that each question to Redis was for."""
+    questions: list[int] = []
+    original = RedisCounter._run
+
+    def run(self: RedisCounter, client: str, limits: tuple[Limit, ...], places: int, at: int = 0) -> Any:
+        questions.append(places)
+        return original(self, client, limits, places, at)
+
+    monkeypatch.setattr(RedisCounter, "_run", run)
+    return questions
+
+
+def used(quotas: Quotas, client: str) -> int:
+    return 100_000 - quotas.windows(client, BUSY)[0].remaining
+
+
+def test_a_busy_client_does_not_ask_redis_for_each_message(
+    redis_url: str, database: Database, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None]
+) -> None:
+    questions = asked_of_redis(monkeypatch)
+    quotas, client = Quotas(database, redis_url), new_id()
+    assert taken(quotas, client, BUSY, 500) == 500
+    assert len(questions) < 100
+    eventually(lambda: used(quotas, client) == 500)  # what was taken ahead and not used is given back
+    quotas.close()
+
+
+def test_what_is_left_is_told_exactly_of_a_busy_client(redis_url: str, database: Database) -> None:
+    quotas, client = Quotas(database, redis_url), new_id()
+    left = [taken.nearest.remaining for taken in (quotas.take(client, BUSY) for _ in range(100)) if taken]
+    assert left == list(range(99_999, 99_899, -1))
+    quotas.close()
+
+
+def test_nothing_is_taken_ahead_of_the_last_thousand_places(
+    redis_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = asked_of_redis(monkeypatch)
+    quotas, client = Quotas(database, redis_url), new_id()
+    assert taken(quotas, client, (Limit(86400, 900),), 901) == 900
+    assert max(questions) == 1
+    quotas.close()
+
+
+def test_a_busy_client_gets_no_more_than_its_limit_over_two_processes(
+    redis_url: str, database: Database, eventually: Callable[..., None]
+) -> None:
+    first, second = Quotas(database, redis_url), Quotas(database, redis_url)
+    client, limits = new_id(), (Limit(86400, 5000),)
+    counts = [0, 0]
+
+    def run(index: int, quotas: Quotas) -> None:
+        counts[index] = taken(quotas, client, limits, 4000)
+
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate((first, second))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(counts) <= 5000
+
+    def the_rest_is_taken() -> bool:
+        counts[0] += taken(first, client, limits, 50)
+        return sum(counts) == 5000
+
+    eventually(the_rest_is_taken)
+    assert taken(second, client, limits, 50) == 0
+    first.close()
+    second.close()
