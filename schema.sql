@@ -332,7 +332,7 @@ create table job (
   parent_job   uuid,
   parent_path  text,
   inbox        int not null default 0,                -- mailbox: whoever wants a strand's attention adds one
-  control      "char",                                -- wanted of it: c cancel, p pause, d end as dead, k park
+  control      "char",                                -- wanted of it: c stop, p pause, u undo (roots), d end as dead, k park
   cursor       jsonb
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 50000);
@@ -444,14 +444,16 @@ create table execution (
     constraint execution_status check (status in (
       'open',          -- -> paused, and every final state
       'paused',        -- by hand; -> open, cancelled
+      -- Final; -> open, by a rerun.
       'completed', 'compensated', 'cancelled',
-      'failed', 'timed_out')),                        -- -> open, by a retry
+      'failed', 'timed_out')),                        -- also by a retry; failed also by skipping what failed
   engine_v       smallint not null default 1,
   business_key   text,
   correlation_id text not null,
   traceparent    text,
   priority       smallint not null default 5,
-  parent_job     uuid,                                -- the strand of another run that waits for this one
+  parent_id      uuid,                                -- the run a step of which started this one
+  parent_job     uuid,                                -- the strand that waits for it; nil: nobody waits any more
   input          text not null default '{}',          -- the initial context as sent
   context        text,                                -- these four are written at the end
   output         text,
@@ -459,6 +461,8 @@ create table execution (
   error_class    text,
   fence          int not null default 0,              -- the root strand's attempt at its end: a retry goes on above it
   reason         text,                                -- of a cancel
+  undo           boolean not null default false,      -- cancelled with compensation: the root undoes, then ends
+  skips          text[] not null default '{}',        -- steps (ids, paths) that it passes by when it comes to them
   deadline       timestamptz,                         -- moved by the length of each pause
   paused_at      timestamptz,
   created_at     timestamptz not null default now(),
@@ -471,7 +475,9 @@ create index execution_correlation on execution (correlation_id);
 create index execution_workflow on execution (workflow_id, id);
 create index execution_client on execution (client_id, id) where client_id is not null;
 create index execution_business_key on execution (business_key) where business_key is not null;
-create index execution_parent on execution (parent_job) where parent_job is not null;
+create index execution_parent on execution (parent_id) where parent_id is not null;   -- cancel goes down
+-- Runs that are waited for: those whose waiting strand is gone are cancelled.
+create index execution_waited on execution (parent_job) where parent_job is not null and status in ('open', 'paused');
 
 -- One open run per workflow and business key.
 create table business_key (

@@ -42,7 +42,8 @@ def shown(cursor: Cursor, row: RunRow, program: Program) -> ExecutionAnswer:
 def steps(cursor: Cursor, row: RunRow, program: Program, openings: Sequence[HistoryRow]) -> list[StepAnswer]:
     """The visits that these events opened."""
     events = runs.step_events(cursor, row.id, [(opening.job_id, opening.n) for opening in openings])
-    undone = runs.undone(cursor, row.id) if program.on_error == "compensate" else set()
+    compensable = any(step.compensate is not None for step in program.steps.values())
+    undone = runs.undone(cursor, row.id) if compensable else {}
     return [step(view) for view in views.steps(program, openings, events, undone, row.status)]
 
 
@@ -56,10 +57,17 @@ def history(rows: Iterable[HistoryRow], before: int) -> list[HistoryEntry]:
             step=step_of(row.path) if row.path else None,
             path=row.path,
             iteration=row.iteration,
-            detail=_parsed(row.data),
+            detail=_detail(row),
         )
         for number, row in enumerate(rows, before + 1)
     ]
+
+
+def _detail(row: HistoryRow) -> Any:
+    detail = _parsed(row.data)
+    if row.type == "run.rerun":
+        detail.pop("state", None)  # for the engine: all that the run knew at that point
+    return detail
 
 
 def step(view: views.StepView) -> StepAnswer:
@@ -86,6 +94,7 @@ def _common(row: RunRow) -> dict[str, Any]:
         "correlation_id",
         "business_key",
         "priority",
+        "parent_id",
     )
     moments = ("client_id", "created_at", "started_at", "updated_at", "finished_at")
     return {name: getattr(row, name) for name in (*names, *moments)} | {

@@ -40,7 +40,7 @@ def tried(program: Program, body: TrialBody, name: str = "trial", version: str =
 def _steps(program: Program, trial: Trial) -> list[StepView]:
     openings = [row for row in trial.rows if row.type.startswith("step.") and row.visit == row.n]
     events = [row for row in trial.rows if row.type.startswith("step.")]
-    undone = {(r.path or "").removesuffix(":compensate") for r in trial.rows if r.type == "step.compensated"}
+    undone = {(r.path or "").removesuffix(":compensate"): r.seq for r in trial.rows if r.type == "step.compensated"}
     return views.steps(program, openings, events, undone, trial.status)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
@@ -19,18 +20,22 @@ from esb_api.params import PageQuery
 from esb_api.principals import Access
 from esb_api.schemas.orchestration import (
     CancelBody,
+    ContextBody,
     ExecuteBody,
     ExecutionAnswer,
     ExecutionPage,
     ExecutionQuery,
     HistoryPage,
+    RerunBody,
     SignalBody,
+    SkipBody,
     StartedAnswer,
     StepPage,
 )
 from esb_api.validation import validated
 from esb_api.waiting import wanted_wait
-from esb_workers.errors import FieldError, Forbidden, Invalid, NotFound, TooLarge
+from esb_workers.errors import Forbidden, NotFound, TooLarge
+from esb_workers.orchestration.control import Control
 from esb_workers.orchestration.start import NewExecution
 from esb_workers.orchestration.views import FINAL
 from esb_workers.store import runs
@@ -225,12 +230,16 @@ def own_run(call: Call, cursor: Cursor, execution_id: str) -> RunRow:
     answers={200: ExecutionAnswer}, refusals=(409,),
 )  # fmt: skip
 def cancel_execution(call: Call, execution_id: str, body: CancelBody) -> Response:
-    """Cancel a run, and the runs it waits for. A call under way ends first."""
-    if body.compensate:
-        raise Invalid([FieldError("compensate", "cancelling with compensation is not supported: use false")])
+    """Cancel a run, and the runs it waits for. A call under way ends first.
+
+    With `compensate`, the `compensate` steps of what was completed then run in reverse order, and the run ends as
+    `compensated`, or as `failed` if one of them fails.
+    """
     _check_own(call, execution_id)
-    call.api.orchestration.cancel(execution_id, body.reason, by=call.principal.actor)
-    return _shown(call, execution_id)
+    read = _reader(call, execution_id)
+    by = call.principal.actor
+    shown = _control(call).cancel(execution_id, body.reason, read, compensate=body.compensate, by=by)
+    return answer(shown)
 
 
 @executions.operation(
@@ -242,8 +251,7 @@ def cancel_execution(call: Call, execution_id: str, body: CancelBody) -> Respons
 )
 def pause_execution(call: Call, execution_id: str) -> Response:
     """Pause a run: it begins nothing more until it is resumed."""
-    call.api.orchestration.pause(execution_id, by=call.principal.actor)
-    return _shown(call, execution_id)
+    return answer(_control(call).pause(execution_id, _reader(call, execution_id), by=call.principal.actor))
 
 
 @executions.operation(
@@ -255,8 +263,7 @@ def pause_execution(call: Call, execution_id: str) -> Response:
 )
 def resume_execution(call: Call, execution_id: str) -> Response:
     """Let a paused run go on."""
-    call.api.orchestration.resume(execution_id, by=call.principal.actor)
-    return _shown(call, execution_id)
+    return answer(_control(call).resume(execution_id, _reader(call, execution_id), by=call.principal.actor))
 
 
 @executions.operation(
@@ -268,8 +275,41 @@ def resume_execution(call: Call, execution_id: str) -> Response:
 )
 def retry_execution(call: Call, execution_id: str) -> Response:
     """Let a failed or timed-out run go on from the step that failed, with a fresh budget of retries."""
-    call.api.orchestration.retry(execution_id, by=call.principal.actor)
-    return _shown(call, execution_id)
+    return answer(_control(call).retry(execution_id, _reader(call, execution_id), by=call.principal.actor))
+
+
+@executions.operation(
+    "POST", "/orchestration/executions/{id}/rerun", access=Access.OPERATOR, body=RerunBody, body_optional=True,
+    answers={200: ExecutionAnswer}, refusals=(409,),
+)  # fmt: skip
+def rerun_execution(call: Call, execution_id: str, body: RerunBody) -> Response:
+    """Run a run that has ended again from a step on, with the context as it was there, and as you edit it.
+
+    What runs again calls under fresh idempotency keys.
+    """
+    read = _reader(call, execution_id)
+    by = call.principal.actor
+    return answer(_control(call).rerun(execution_id, body.from_step, body.context, read, by=by))
+
+
+@executions.operation(
+    "POST", "/orchestration/executions/{id}/skip", access=Access.OPERATOR, body=SkipBody,
+    answers={200: ExecutionAnswer}, refusals=(409,),
+)  # fmt: skip
+def skip_step(call: Call, execution_id: str, body: SkipBody) -> Response:
+    """Pass by a step: that at which a run waits or has failed, or any step of a paused one that lies ahead."""
+    read = _reader(call, execution_id)
+    return answer(_control(call).skip(execution_id, body.step, read, by=call.principal.actor))
+
+
+@executions.operation(
+    "PATCH", "/orchestration/executions/{id}/context", access=Access.OPERATOR, body=ContextBody,
+    answers={200: ExecutionAnswer}, refusals=(409,),
+)  # fmt: skip
+def patch_execution_context(call: Call, execution_id: str, body: dict[str, Any]) -> Response:
+    """Change the context (the variables) of a paused run by a merge patch (RFC 7386): null takes a name away."""
+    read = _reader(call, execution_id)
+    return answer(_control(call).edit(execution_id, body, read, by=call.principal.actor))
 
 
 @executions.operation(
@@ -279,8 +319,23 @@ def retry_execution(call: Call, execution_id: str) -> Response:
 def signal_execution(call: Call, execution_id: str, body: SignalBody) -> Response:
     """Send a run a signal: it wakes a `wait_for_signal` of that name, and is kept if it comes early."""
     _check_own(call, execution_id)
-    call.api.orchestration.signal(execution_id, body.name, body.payload, by=call.principal.actor)
-    return _shown(call, execution_id)
+    read = _reader(call, execution_id)
+    return answer(_control(call).signal(execution_id, body.name, body.payload, read, by=call.principal.actor))
+
+
+def _control(call: Call) -> Control:
+    return call.api.orchestration.control
+
+
+def _reader(call: Call, execution_id: str) -> Callable[[Cursor], ExecutionAnswer]:
+    """Shows a run inside the transaction that changes it: the answer is the run as the act left it."""
+
+    def read(cursor: Cursor) -> ExecutionAnswer:
+        row = runs.get(cursor, execution_id)
+        assert row is not None  # it is locked
+        return execution_view.shown(cursor, row, call.api.orchestration.programs.get(row.workflow_id).program)
+
+    return read
 
 
 def _check_own(call: Call, execution_id: str) -> None:

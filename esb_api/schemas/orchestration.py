@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, WithJsonSchema, model_validator
+from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 
 from esb_api.params import PageQuery
 from esb_api.schemas.base import Answer, Body, Query
@@ -232,6 +232,7 @@ class ListedExecution(Answer):
     correlation_id: str
     business_key: str | None
     priority: int
+    parent_id: Annotated[str | None, Field(description="The run a step of which started this one.")]
     client_id: Annotated[str | None, Field(description="Null: the operator.")]
     error: Any
     created_at: Moment
@@ -303,8 +304,33 @@ class StepPage(Answer):
 class CancelBody(Body):
     """How to cancel."""
 
-    compensate: Annotated[bool, Field(description="Undo completed steps; only false is supported.")] = False
+    compensate: Annotated[bool, Field(description="Undo the completed steps; the run then ends as `compensated`.")] = (
+        False
+    )
     reason: Annotated[str | None, Field(max_length=1000)] = None
+
+
+class RerunBody(Body):
+    """Where a run goes on that has ended."""
+
+    from_step: Annotated[
+        str | None, Field(min_length=1, max_length=1000, description="Id or path of a step. Default: the first.")
+    ] = None
+    context: Annotated[
+        dict[str, Any], Field(description="Merge patch (RFC 7386) on the context as it was at that step.")
+    ] = {}
+
+
+class SkipBody(Body):
+    """Which step to pass by."""
+
+    step: Annotated[str, Field(min_length=1, max_length=1000, description="Id or path.")]
+
+
+class ContextBody(Body):
+    """The context of a run: any JSON object."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
 
 
 class SignalBody(Body):

@@ -83,6 +83,8 @@ class Advance(Ending):
             self.next_item()
         elif state.undo is not None:
             self._compensate()
+        elif strand.loaded.skips and (passed := self._wanted_skip()) is not None:
+            strand.emit("step.skipped", passed[0], next=passed[1])
         else:
             match flow.next_move(self.program, state, strand.now()):
                 case Perform() as move:
@@ -95,6 +97,14 @@ class Advance(Ending):
                     self._late(step, path)
                 case Over(error):
                     self.over(error)
+
+    def _wanted_skip(self) -> tuple[str, str | None] | None:
+        """The step it stands at and where that leads, if somebody wants it passed by."""
+        state, skips = self.strand.state, self.strand.loaded.skips
+        if not state.frames or state.failure is not None or (step := state.frame.step) is None:
+            return None
+        path = state.frame.prefix + step
+        return (path, self.program.steps[step].next) if path in skips or step in skips else None
 
     # --- steps ---------------------------------------------------------------------------------------
 
@@ -160,7 +170,7 @@ class Advance(Ending):
         frame = place_of(state, move.path)
         current = frame.current
         names = flow.names_of(self.program, state, self.execution, strand.given, {**frame.names, **(extra or {})})
-        visits = frame.visits.get(step_of(move.path), 0) - (current is not None)
+        visits = frame.visits.get(step_of(move.path), 0) - (current is not None) + state.base
         return Call(
             step=move.step,
             path=move.path,
@@ -302,7 +312,7 @@ class Advance(Ending):
         number = strand.n
         names = place_of(state, move.path).names
         seed: dict[str, Any] = {"context": state.context, "steps": state.steps, "error": state.error, "names": names}
-        seed["startedAt"] = state.started_at
+        seed |= {"startedAt": state.started_at, "base": state.base}
         if fork.items is not None:
             seed["items"] = fork.items
         strand.emit("step.waiting", move.path, reason="children", until=None, memo={"fork": number})

@@ -74,7 +74,7 @@ class Ending:
         if how in self.program.top.steps:
             strand.emit("run.handling", error=error, step=how)
         elif how == "compensate":
-            strand.emit("run.compensating", error=error, steps=self._to_undo())
+            strand.emit("run.compensating", error=error, steps=self.to_undo())
         else:
             if how == "log-error":
                 log.error(
@@ -83,7 +83,8 @@ class Ending:
                 strand.emit("run.error", error=error)
             self.end("failed", error=error)
 
-    def _to_undo(self) -> list[dict[str, Any]]:
+    def to_undo(self) -> list[dict[str, Any]]:
+        """What the completed steps of the run call for, when it is undone; the last entry is undone first."""
         ids = [name for name, step in self.program.steps.items() if step.compensate is not None]
         if not ids:
             return []

@@ -20,6 +20,7 @@ from esb_workers.orchestration.advance import Advance
 from esb_workers.orchestration.programs import Programs
 from esb_workers.orchestration.strand import Reload, Strand
 from esb_workers.orchestration.strandworld import StrandWorld
+from esb_workers.orchestration.unwinding import unwind
 from esb_workers.orchestration.world import Messages, Services
 from esb_workers.store import executions
 from esb_workers.store.engine import Database
@@ -86,10 +87,13 @@ class Runner:
         workflow = self._programs.get(loaded.workflow_id)
         strand = Strand(self._database, key, loaded, workflow.program, fold=self._fold)
         with logs.bind(execution_id=loaded.execution_id, correlation_id=loaded.correlation_id):
-            if strand.control or loaded.status != "open":
+            if strand.control in ("p", "c") or loaded.status != "open":
                 return obey(strand)
             world = StrandWorld(self._database, self._services, self._messages, self._programs, strand)
-            return Advance(strand, workflow, world, random=self._random, may_act=self._may_act).go()
+            advance = Advance(strand, workflow, world, random=self._random, may_act=self._may_act)
+            if loaded.undo and strand.is_root and (strand.control or strand.state.undo is None):
+                return unwind(self._database, advance)
+            return advance.go()
 
     def _orphaned(self, key: StrandKey) -> bool:
         """The run of a branch has ended and taken its scope along: nothing is left to go on from."""

@@ -1,13 +1,14 @@
-"""The front door of workflows: definitions kept, runs started and steered. One transaction a call, then a ring."""
+"""The front door of workflows: definitions kept, runs started. One transaction a call, then a ring."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from esb_workers import drill
-from esb_workers.errors import Conflict, FieldError, IllegalTransition, Invalid, NotFound
+from esb_workers.errors import Conflict, FieldError, Invalid, NotFound
+from esb_workers.orchestration.control import POOL, Control
 from esb_workers.orchestration.definition import compile_definition
 from esb_workers.orchestration.lookup import find_workflow
 from esb_workers.orchestration.programs import Programs, Workflow
@@ -18,8 +19,6 @@ from esb_workers.store.engine import Cursor, Database
 from esb_workers.store.ids import as_id, new_id
 from esb_workers.store.json import dumps
 from esb_workers.store.workflows import WorkflowRow
-
-POOL: Final = "orchestration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +55,7 @@ class Orchestration:
         self._database = database
         self._ringer = ringer
         self.programs = Programs(database)
+        self.control = Control(database, ringer, self.programs)
 
     # --- definitions ---------------------------------------------------------------------------------
 
@@ -154,53 +154,6 @@ class Orchestration:
     def started(self) -> None:
         """After the commit of a start: ring."""
         drill.crash_point(drill.AFTER_COMMIT_BEFORE_RING)
-        self._ringer.ring(POOL)
-
-    # --- steering ------------------------------------------------------------------------------------
-
-    def cancel(self, execution_id: str, reason: str | None, *, by: str) -> None:
-        """Stop a run and those it waits for. What is under way ends first. Raises NotFound, IllegalTransition."""
-        with self._database.cursor() as cursor:
-            children = executions.children(cursor, execution_id)
-        self._control("cancel", execution_id, reason, dumps({"by": by, "reason": reason}), by=by)
-        for child in children:
-            try:
-                self.cancel(child, "its parent was cancelled", by=by)
-            except IllegalTransition:
-                continue  # it has ended by itself
-
-    def pause(self, execution_id: str, *, by: str) -> None:
-        """Let a run begin nothing more. Raises NotFound, IllegalTransition."""
-        self._control("pause", execution_id, dumps({"by": by}), by=by)
-
-    def resume(self, execution_id: str, *, by: str) -> None:
-        """Let a paused run go on. Raises NotFound, IllegalTransition."""
-        self._control("resume", execution_id, dumps({"by": by}), by=by)
-
-    def retry(self, execution_id: str, *, by: str) -> None:
-        """Go on from the failed step with a fresh budget. Raises NotFound, IllegalTransition, Conflict."""
-        with self._database.cursor() as cursor:
-            workflow_id = executions.workflow_of(cursor, execution_id)
-        if workflow_id is None:
-            raise NotFound
-        workflow = self.programs.get(workflow_id)
-        told = dumps({"by": by})
-        self._control("retry", execution_id, workflow.lane_id, workflow.program.timeout, told, by=by)
-
-    def signal(self, execution_id: str, name: str, payload: Any, *, by: str) -> None:
-        """Send a signal; it is kept if nobody waits for it yet. Raises NotFound, IllegalTransition."""
-        self._control("signal", execution_id, name, dumps(payload), by=by)
-
-    def _control(self, action: str, execution_id: str, *args: Any, by: str) -> None:
-        with self._database.raw_transaction() as cursor:
-            outcome = executions.control(cursor, action, execution_id, *args)
-            if outcome is None:
-                raise NotFound
-            if outcome == "busy":
-                raise Conflict("another run has its business key now", code="business_key_in_use")
-            if outcome != "ok":
-                raise IllegalTransition(f"a run that is {outcome} cannot be told to {action}")
-            workflows.note(cursor, by, action, "execution", execution_id, None, None)
         self._ringer.ring(POOL)
 
 

@@ -68,6 +68,7 @@ class State:
     result: JSON | None = None  # {"output": …} of a `succeed` step
     item: int | None = None  # a runner: the last item it has ended
     undo: list[JSON] | None = None  # compensations still to run, next one last
+    base: int = 0  # what runs again after a rerun counts its visits from here: keys are never used twice
 
     @property
     def frame(self) -> Frame:
@@ -217,6 +218,10 @@ def _apply_run(state: State, event: Event, what: str) -> None:
         state.frames, state.failure = [Frame("", None)], None
     elif what == "retried":
         _retry(state)
+    elif what == "edited":
+        state.context = merged(state.context, event.data["context"])
+    elif what == "rerun":
+        _restore(state, event.data["state"])
 
 
 def _retry(state: State) -> None:
@@ -233,6 +238,27 @@ def _retry(state: State) -> None:
     if state.frames and (current := state.frame.current) is not None:
         current.failures = 0
         current.memo = current.due = current.id = None
+
+
+def _restore(state: State, raw: JSON) -> None:
+    """Everything as the event says: a run goes on from where it once was."""
+    there = _state(copy.deepcopy(raw))
+    for name in State.__dataclass_fields__:
+        setattr(state, name, getattr(there, name))
+
+
+def merged(target: JSON, patch: JSON) -> JSON:
+    """RFC 7386, without changing either argument."""
+    result = dict(target)
+    for name, value in patch.items():
+        below = result.get(name)
+        if value is None:
+            result.pop(name, None)
+        elif isinstance(value, dict):
+            result[name] = merged(below if isinstance(below, dict) else {}, value)
+        else:
+            result[name] = value
+    return result
 
 
 def put(target: JSON, path: str, value: Any) -> None:
@@ -252,7 +278,10 @@ def dump(state: State) -> str:
 
 def load(text: str) -> State:
     """The state that `dump` wrote."""
-    raw = orjson.loads(text)
+    return _state(orjson.loads(text))
+
+
+def _state(raw: JSON) -> State:
     raw["frames"] = [_frame(f) for f in raw["frames"]]
     if raw.get("failed_frames"):
         raw["failed_frames"] = [_frame(f) for f in raw["failed_frames"]]

@@ -103,7 +103,9 @@ class Strand:
 
     def _from_seed(self) -> State:
         seed = self.seed
-        return State(dict(seed["context"]), dict(seed["steps"]), [], seed["error"], seed["startedAt"])
+        made = State(dict(seed["context"]), dict(seed["steps"]), [], seed["error"], seed["startedAt"])
+        made.base = seed.get("base", 0)
+        return made
 
     def item_state(self, before: State) -> State:
         """The state at the start of the next item, without frames if the range taken is used up."""

@@ -126,10 +126,10 @@ class StrandWorld:
             executions.cull(cursor, self._strand.key.job, None)
 
     def completed(self, step_ids: Sequence[str]) -> list[tuple[str, Any]]:
-        """(path, output) of every completed visit of these steps in the run, in order of completion."""
+        """(path, output) of completed visits of these steps that are not undone yet, in order of completion."""
         with self._database.cursor() as cursor:
             rows = executions.completed(cursor, self._strand.loaded.execution_id, step_ids)
-        return [(path, orjson.loads(data).get("output")) for path, data in rows]
+        return standing([(kind, path, orjson.loads(data).get("output")) for kind, path, data in rows])
 
     def log(self, level: str, message: Any, path: str) -> None:
         """Write a line into the bus's log."""
@@ -143,3 +143,17 @@ class StrandWorld:
 
 def _ending(index: int, type_: str, data: Mapping[str, Any]) -> Ending:
     return Ending(index, type_.endswith(".completed"), data.get("output"), data.get("error"))
+
+
+def standing(rows: Sequence[tuple[str, str, Any]]) -> list[tuple[str, Any]]:
+    """What is left of completions when each compensation takes away the last one of its path."""
+    left: list[tuple[str, Any]] = []
+    for kind, path, output in rows:
+        if kind == "step.completed":
+            left.append((path, output))
+            continue
+        undone = path.removesuffix(":compensate")
+        last = max((at for at, (done, _) in enumerate(left) if done == undone), default=None)
+        if last is not None:
+            del left[last]
+    return left

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+from esb_workers.orchestration.control import cancel_orphans
 from esb_workers.orchestration.engine import Runner
 from esb_workers.orchestration.programs import Programs
 from esb_workers.orchestration.publishing import Publisher
@@ -88,6 +89,8 @@ class StrandEngine(SlotEngine):
         super()._sweep()
         with self.database.cursor() as cursor:
             executions.poison(cursor)
+        if cancel_orphans(self.database):
+            self.poke()
 
 
 def make_engine(settings: Settings, database: Database, ringer: Ringer, slots: int) -> StrandEngine:

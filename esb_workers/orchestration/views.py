@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import orjson
 
-from esb_workers.orchestration import state as states
 from esb_workers.orchestration.model import Program
-from esb_workers.orchestration.state import Event, step_of
+from esb_workers.orchestration.resuming import root_state
+from esb_workers.orchestration.state import step_of
 from esb_workers.store.runs import HistoryRow
 
 FINAL: Final = frozenset({"completed", "failed", "cancelled", "compensated", "timed_out"})
@@ -41,11 +41,15 @@ class StepView:
     finished_at: datetime | None = None
     next_attempt_at: str | None = None
     waiting_for: str | None = None
-    seen: int = field(default=0)
+    seen: int = field(default=0)  # the seq of its last event
 
 
 def steps(
-    program: Program, openings: Sequence[HistoryRow], events: Iterable[HistoryRow], undone: set[str], status: str
+    program: Program,
+    openings: Sequence[HistoryRow],
+    events: Iterable[HistoryRow],
+    undone: Mapping[str, int],
+    status: str,
 ) -> list[StepView]:
     """The visits that `openings` opened, as the run's `status` and all their events leave them."""
     views = {(row.job_id, row.n): _opened(program, row) for row in openings}
@@ -58,7 +62,7 @@ def steps(
             view.status = "cancelled"
         elif view.finished_at is None and status == "paused" and view.status == "running":
             view.status = "pending"
-        elif view.status == "completed" and view.path in undone:
+        elif view.status == "completed" and undone.get(view.path, 0) > view.seen:
             view.status = "compensated"
     return list(views.values())
 
@@ -75,7 +79,7 @@ def _opened(program: Program, row: HistoryRow) -> StepView:
 def _fold(view: StepView, row: HistoryRow) -> None:
     data: Mapping[str, Any] = orjson.loads(row.data) if row.data else {}
     what = row.type.removeprefix("step.")
-    view.seen += 1
+    view.seen = row.seq
     view.attempts = max(view.attempts, data.get("attempt", 0))
     view.next_attempt_at = view.waiting_for = None
     if what == "started":
@@ -95,10 +99,4 @@ def _fold(view: StepView, row: HistoryRow) -> None:
 
 def context(program: Program, given: str, snapshot: tuple[int, str] | None, events: Iterable[Sequence[Any]]) -> Any:
     """The context of a run that is still open, or ended without one being kept: its root's, replayed."""
-    state = (
-        states.load(snapshot[1])
-        if snapshot
-        else states.start(program.top.first, {**program.variables, **orjson.loads(given)})
-    )
-    replayed = (Event(n, t, p, v, i, orjson.loads(d) if d else {}) for n, t, p, v, i, d in events)
-    return states.replay(state, replayed).context
+    return root_state(program, given, snapshot, events).context

@@ -49,6 +49,8 @@ class Loaded(NamedTuple):
     traceparent: str | None
     input: str
     deadline: datetime | None
+    undo: bool  # cancelled with compensation
+    skips: list[str]  # steps that are to be passed by
     allowed_services: list[str] | None
     revision: int
     seed: str | None
@@ -66,11 +68,22 @@ class StrandKey(NamedTuple):
 
 def load(cursor: Cursor, key: StrandKey) -> Loaded | None:
     """Everything about a strand in one round trip; None if it is no longer ours."""
-    cursor.execute(
-        """
+    cursor.execute(f"{_LOAD} where j.id = %s and j.attempt = %s and j.state = 'f'", key)
+    row = cursor.fetchone()
+    return Loaded(*row) if row else None
+
+
+def peek(cursor: Cursor, strand: str) -> Loaded | None:
+    """The same of a strand that nobody has claimed and whose row the caller has locked."""
+    cursor.execute(f"{_LOAD} where j.id = %s", (strand,))
+    row = cursor.fetchone()
+    return Loaded(*row) if row else None
+
+
+_LOAD = """
         select now(), j.control, j.inbox, j.cursor, j.parent_job, j.parent_path, e.id, e.workflow_id, e.client_id,
                e.parent_job is not null, e.status,
-               e.correlation_id, e.traceparent, e.input, e.deadline, c.allowed_services,
+               e.correlation_id, e.traceparent, e.input, e.deadline, e.undo, e.skips, c.allowed_services,
                (select sum(r.n) from revision r)::bigint, s.seed, p.n, p.state,
                (select coalesce(json_agg(json_build_array(v.n, v.type, v.path, v.visit, v.iteration, v.data) order by v.n), '[]')
                   from event v where v.execution_id = e.id and v.job_id = j.id and v.n > coalesce(p.n, 0))
@@ -78,12 +91,7 @@ def load(cursor: Cursor, key: StrandKey) -> Loaded | None:
           join execution e on e.id = j.execution_id
           left join client c on c.id = e.client_id
           left join scope s on s.job_id = j.parent_job and s.path = j.parent_path
-          left join snapshot p on p.job_id = j.id
-         where j.id = %s and j.attempt = %s and j.state = 'f'""",
-        key,
-    )
-    row = cursor.fetchone()
-    return Loaded(*row) if row else None
+          left join snapshot p on p.job_id = j.id"""
 
 
 def journal(cursor: Cursor, execution_id: str, strand: str) -> tuple[tuple[int, str] | None, list[list[Any]]]:
@@ -310,11 +318,11 @@ def signal_take(cursor: Cursor, key: StrandKey, name: str, visit: int) -> tuple[
     return cursor.fetchone()
 
 
-def completed(cursor: Cursor, execution_id: str, step_ids: Sequence[str]) -> list[tuple[str, str]]:
-    """(path, JSON text) of every completed visit of these steps, in order of completion."""
+def completed(cursor: Cursor, execution_id: str, step_ids: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(type, path, JSON text) of every completed visit of these steps and of every compensation, in order."""
     cursor.execute(
-        "select path, data from event where execution_id = %s and type = 'step.completed'"
-        " and substring(path from '[^/]*$') = any(%s) order by seq",
+        "select type, path, data from event where execution_id = %s and (type = 'step.compensated'"
+        " or type = 'step.completed' and substring(path from '[^/]*$') = any(%s)) order by seq",
         (execution_id, list(step_ids)),
     )
     return list(cursor.fetchall())
@@ -324,16 +332,6 @@ def outcome(cursor: Cursor, execution_id: str) -> tuple[str, str | None, str | N
     """(status, output, error) of a run, JSON texts."""
     cursor.execute("select status, output, error from execution where id = %s", (execution_id,))
     return cursor.fetchone()
-
-
-def control(cursor: Cursor, action: str, execution_id: str, *args: Any) -> str | None:
-    """`cancel`, `pause`, `resume`, `retry` or `signal`: None (no such run), 'ok', or the status that forbids it."""
-    if action not in ("cancel", "pause", "resume", "retry", "signal"):
-        raise ValueError(action)
-    marks = "".join(", %s" for _ in args)
-    cursor.execute(f"select esb_run_{action}(%s{marks})", (execution_id, *args))
-    row = cursor.fetchone()
-    return row[0] if row else None
 
 
 def poison(cursor: Cursor, limit: int = 20) -> list[str]:
@@ -354,20 +352,3 @@ def _columns(key: StrandKey, n: int, events: Sequence[EventRow]) -> dict[str, An
         "iterations": iterations,
         "data": data,
     }
-
-
-def children(cursor: Cursor, execution_id: str) -> list[str]:
-    """The open runs that strands of a run wait for."""
-    cursor.execute(
-        "select c.id from job j join execution c on c.parent_job = j.id"
-        " where j.execution_id = %s and c.status in ('open', 'paused')",
-        (execution_id,),
-    )
-    return [row[0] for row in cursor.fetchall()]
-
-
-def workflow_of(cursor: Cursor, execution_id: str) -> str | None:
-    """The workflow of a run; None: no such run."""
-    cursor.execute("select workflow_id from execution where id = %s", (execution_id,))
-    row = cursor.fetchone()
-    return row[0] if row else None

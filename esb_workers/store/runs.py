@@ -11,15 +11,14 @@ from esb_workers.store.engine import Cursor
 #: What an open run is doing. `pending`: nobody has claimed its root yet.
 _SHOWN: Final = """
     case when e.status <> 'open' then e.status
-         when exists (select from job j where j.execution_id = e.id and (j.state = 'f' or (j.state = 'r' and (j.attempt > 0 or j.id <> e.id))))
-           then 'running'
-         when exists (select from job j where j.execution_id = e.id and j.state = 'r') then 'pending'
+         when exists (select from job j where j.id = e.id and j.attempt = 0) then 'pending'
+         when exists (select from job j where j.execution_id = e.id and j.state in ('f', 'r')) then 'running'
          else 'waiting' end"""
 _STARTED: Final = """
     coalesce(e.started_at, (select v.at from event v where v.execution_id = e.id and v.job_id = e.id and v.n = 1))"""
 _COLUMNS: Final = f"""
     e.id, e.workflow_id, w.name as workflow_name, w.version as workflow_version, e.client_id, {_SHOWN} as status, e.business_key,
-    e.correlation_id, e.priority, e.parent_job, e.input, e.context, e.output, e.error, e.reason, e.deadline, e.created_at,
+    e.correlation_id, e.priority, e.parent_id, e.input, e.context, e.output, e.error, e.reason, e.deadline, e.created_at,
     {_STARTED} as started_at, e.updated_at, e.finished_at"""
 #: Statuses that stand in no column of their own.
 OPEN: Final = frozenset({"pending", "running", "waiting"})
@@ -37,7 +36,7 @@ class RunRow(NamedTuple):
     business_key: str | None
     correlation_id: str
     priority: int
-    parent_job: str | None
+    parent_id: str | None
     input: str
     context: str | None
     output: str | None
@@ -180,7 +179,10 @@ def step_events(cursor: Cursor, execution_id: str, visits: Sequence[tuple[str, i
     return [HistoryRow(*row) for row in cursor.fetchall()]
 
 
-def undone(cursor: Cursor, execution_id: str) -> set[str]:
-    """The paths of steps whose compensation has completed."""
-    cursor.execute("select path from event where execution_id = %s and type = 'step.compensated'", (execution_id,))
-    return {str(path).removesuffix(":compensate") for (path,) in cursor.fetchall()}
+def undone(cursor: Cursor, execution_id: str) -> dict[str, int]:
+    """The paths of steps whose compensation has completed, with the seq of the last one."""
+    cursor.execute(
+        "select path, max(seq) from event where execution_id = %s and type = 'step.compensated' group by path",
+        (execution_id,),
+    )
+    return {str(path).removesuffix(":compensate"): seq for path, seq in cursor.fetchall()}

@@ -41,6 +41,13 @@ class ScriptedServices:
         return [orjson.loads(call.body) if call.body else None for call in self.calls]
 
 
+class Silent:
+    """A ringer that nobody hears: tests look for themselves."""
+
+    def ring(self, pool: str) -> None:
+        pass
+
+
 def down(status: int = 503, *, retryable: bool = True) -> Failure:
     """What a service that is not well makes of a call."""
     return Failure(

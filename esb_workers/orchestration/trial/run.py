@@ -93,7 +93,8 @@ class _Trial:
             now=self.plan.started, control=None, inbox=0, cursor=None, parent_job=None, parent_path=None,
             execution_id=RUN_ID, workflow_id=RUN_ID, client_id=None, waited_for=False, status="open",
             correlation_id=CORRELATION_ID, traceparent=None, input=dumps(dict(self.plan.given)), deadline=deadline,
-            allowed_services=None, revision=0, seed=None, snapshot_n=None, snapshot=None, events=[],
+            undo=False, skips=[], allowed_services=None, revision=0,
+            seed=None, snapshot_n=None, snapshot=None, events=[],
         )  # fmt: skip
 
     def go(self) -> str | None:

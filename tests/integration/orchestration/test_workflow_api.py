@@ -214,6 +214,36 @@ def test_pause_resume_cancel_and_what_is_not_allowed(
     assert api.post(f"/orchestration/executions/{run}/cancel").status_code == 409
 
 
+def test_a_run_is_edited_skipped_rerun_and_undone_over_the_api(
+    api: ApiClient, pool: StrandEngine, eventually: Eventually
+) -> None:
+    steps = [
+        {"id": "w", "type": "wait_for_signal", "config": {"signal": "never"}},
+        {"id": "s", "type": "set", "config": {"variables": {"seen": "${who}"}}},
+    ]
+    run = execute(api, define(api, {"flow": "sequential", "steps": steps}), {"who": "x"})
+    at = f"/orchestration/executions/{run}"
+    eventually(lambda: run_of(api, run)["status"] == "waiting")
+    assert api.patch(f"{at}/context", {"who": "y"}).json["code"] == "illegal_transition"
+    api.post(f"{at}/pause")
+    edited = api.patch(f"{at}/context", {"who": "y"})
+    assert (edited.status_code, edited.json["context"], edited.json["status"]) == (200, {"who": "y"}, "paused")
+    assert api.patch(f"{at}/context", ["no object"]).status_code == 422
+    skipped = api.post(f"{at}/skip", {"step": "w"}).json
+    assert skipped["steps"][0]["status"] == "skipped"
+    api.post(f"{at}/resume")
+    assert ended(api, run, eventually)["output"] == {"who": "y", "seen": "y"}
+    assert api.post(f"{at}/skip", {"step": "w"}).status_code == 409
+    refused = api.post(f"{at}/rerun", {"fromStep": "bogus"})
+    assert (refused.status_code, refused.json["errors"][0]["path"]) == (422, "fromStep")
+    again = api.post(f"{at}/rerun", {"fromStep": "s", "context": {"who": "z"}})
+    assert (again.status_code, again.json["status"]) == (200, "running")
+    assert ended(api, run, eventually)["output"] == {"who": "z", "seen": "z"}
+    (entry,) = [e for e in api.get(f"{at}/history").json["items"] if e["type"] == "run.rerun"]
+    assert entry["detail"] == {"by": "operator", "from": "s", "context": {"who": "z"}}
+    assert {"skip", "edit", "rerun"} <= {c["action"] for c in api.get("/system/audit?resource=execution").json["items"]}
+
+
 def test_a_pending_run_can_be_paused_before_anybody_took_it(api: ApiClient) -> None:
     run = execute(api, define(api, SLEEPER))
     assert run_of(api, run)["status"] == "pending"

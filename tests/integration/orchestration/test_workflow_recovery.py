@@ -13,7 +13,7 @@ import pytest
 
 from esb_workers.orchestration.engine import Runner
 from esb_workers.orchestration.world import Answer, ServiceReply, ServiceRequest
-from esb_workers.store import executions
+from esb_workers.store import control, executions
 from esb_workers.store.engine import Cursor, Database
 from tests.support.workflows import Bench, down, service
 
@@ -211,17 +211,7 @@ def test_a_run_that_kills_every_worker_fails_instead(bench: Bench) -> None:
         assert executions.poison(cursor) == [id_]
     assert (bench.execution(id_)["status"], bench.execution(id_)["error_class"]) == ("failed", "WorkerLost")
     with bench.database.cursor() as cursor:
-        assert (
-            executions.control(
-                cursor,
-                "retry",
-                id_,
-                bench.programs.get(bench.query("select workflow_id from execution")[0][0]).lane_id,
-                None,
-                "{}",
-            )
-            == "ok"
-        )
+        assert control.act(cursor, "retry", id_, "{}") == "ok"
     bench.settle()
     assert bench.execution(id_)["status"] == "completed"
 

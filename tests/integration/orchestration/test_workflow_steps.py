@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from esb_workers.orchestration.world import Answer, Held
-from esb_workers.store import executions
+from esb_workers.store import control
 from tests.support.workflows import Bench, down, service
 
 
@@ -295,25 +295,23 @@ def test_a_run_that_takes_too_long_is_timed_out(bench: Bench) -> None:
 
 
 def test_a_signal_wakes_the_step_that_waits_for_it(bench: Bench) -> None:
-    from esb_workers.store import executions
 
     steps = [{"id": "w", "type": "wait_for_signal", "config": {"signal": "ok", "resultPath": "said"}}]
     id_ = bench.start(bench.define(steps))
     bench.pump()
     assert bench.query("select state from job") == [("p",)]
     with bench.database.cursor() as cursor:
-        assert executions.control(cursor, "signal", id_, "ok", '{"by": "ann"}') == "ok"
+        assert control.act(cursor, "signal", id_, "ok", '{"by": "ann"}') == "ok"
     bench.pump()
     assert bench.execution(id_)["output"] == {"said": {"by": "ann"}}
 
 
 def test_a_signal_that_came_early_is_kept(bench: Bench) -> None:
-    from esb_workers.store import executions
 
     steps = [{"id": "w", "type": "wait_for_signal", "config": {"signal": "ok", "resultPath": "said"}}]
     id_ = bench.start(bench.define(steps))
     with bench.database.cursor() as cursor:
-        assert executions.control(cursor, "signal", id_, "ok", "7") == "ok"
+        assert control.act(cursor, "signal", id_, "ok", "7") == "ok"
     bench.pump()
     assert bench.execution(id_)["output"] == {"said": 7}
 
@@ -422,14 +420,9 @@ def test_a_step_that_takes_too_long_fails(bench: Bench, step: dict[str, Any]) ->
 
 
 def steer(bench: Bench, action: str, id_: str) -> str | None:
-    from esb_workers.store import executions
-
-    lane = bench.query(
-        "select w.lane_id from execution e join workflow w on w.id = e.workflow_id where e.id = %s", id_
-    )[0][0]
-    args = (lane, None, "{}") if action == "retry" else (None, "{}") if action == "cancel" else ("{}",)
+    args = (None, False, "{}") if action == "cancel" else ("{}",)
     with bench.database.cursor() as cursor:
-        return executions.control(cursor, action, id_, *args)
+        return control.act(cursor, action, id_, *args)
 
 
 def test_a_timed_out_run_can_be_retried_at_the_step_it_was_at(bench: Bench) -> None:
@@ -551,7 +544,7 @@ def test_a_run_whose_retries_are_used_up_is_paused_if_it_says_so_and_a_resume_tr
     assert bench.types(paused["id"])[-2:] == ["step.exhausted a", "run.paused"]
     assert bench.events(paused["id"])[-1][2]["error"]["class"] == "HttpStatus.503"
     with bench.database.cursor() as cursor:
-        assert executions.control(cursor, "resume", paused["id"], "{}") == "ok"
+        assert control.act(cursor, "resume", paused["id"], "{}") == "ok"
     bench.settle()  # the budget is fresh: one more failure, and then success
     assert bench.execution(paused["id"])["status"] == "completed"
     assert len(bench.services.calls) == 4
@@ -569,7 +562,7 @@ def test_a_branch_that_has_used_up_its_retries_pauses_the_run_and_its_brothers(b
     assert paused["status"] == "paused"
     assert bench.query("select distinct state, control from job") == [("p", "p")]
     with bench.database.cursor() as cursor:
-        assert executions.control(cursor, "resume", paused["id"], "{}") == "ok"
+        assert control.act(cursor, "resume", paused["id"], "{}") == "ok"
     bench.settle()
     assert bench.execution(paused["id"])["status"] == "completed"
 
