@@ -172,9 +172,13 @@ create table route (
   etag       int not null default 1,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
-  deleted_at timestamptz
+  deleted_at timestamptz,
+  -- The revision of `routes` that this version came with: whoever knows all up to a revision reads only what is newer.
+  rev        bigint not null default 0
 );
 create unique index route_name on route (lower(name)) where deleted_at is null;
+-- What changed since a revision.
+create index route_rev on route (rev);
 
 -- === Ingress ============================================================================================
 

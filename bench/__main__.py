@@ -10,6 +10,7 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from contextlib import AbstractContextManager
@@ -18,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from bench import machines
+from bench import machines, matching
 from bench.load import Sent, send
 from bench.machines import Machine, call, until
 from bench.plot import plot
@@ -124,4 +125,7 @@ def percentiles(sent: Sent, arrived: dict[int, float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["matching"]:
+        matching.main(sys.argv[2:])
+    else:
+        main()

@@ -95,11 +95,12 @@ def _select_step(source: list[Token], at: int) -> tuple[str | int | None, int]:
     if source[at].text == "." and following and following[0].kind == "name":
         return following[0].text, 2
     if source[at].text == "[" and len(following) == 2 and following[1].text == "]":
-        return _index(following[0]), 3
+        return literal(following[0]), 3
     return None, 0
 
 
-def _index(token: Token) -> str | int | None:
+def literal(token: Token) -> str | int | None:
+    """The text or whole number that a token plainly writes, without escapes; else None."""
     if token.kind == "number" and re.fullmatch(r"0|[1-9][0-9]{0,8}", token.text):
         return int(token.text)
     if token.kind == "string" and re.fullmatch(r"'[^'\\]*'|\"[^\"\\]*\"", token.text):

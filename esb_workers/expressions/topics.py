@@ -7,7 +7,7 @@ pattern a word may also be `*` (exactly one word) or `#` (any number of words, n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
 from esb_workers.errors import FieldError, Invalid
@@ -61,6 +61,23 @@ def _fault(word: str, wildcards: bool) -> str | None:
     return f"has a word that is not made of letters, digits, `_` and `-`{also}"
 
 
+def topic_matches(pattern: Sequence[str], words: Sequence[str]) -> bool:
+    """Whether the words of a message type match those of one pattern."""
+    at = taken = 0
+    hash_at, retry = -1, 0  # the last `#`, and the word up to which it has stretched
+    while taken < len(words):
+        if at < len(pattern) and pattern[at] == "#":
+            hash_at, retry, at = at, taken, at + 1
+        elif at < len(pattern) and pattern[at] in ("*", words[taken]):
+            at, taken = at + 1, taken + 1
+        elif hash_at >= 0:
+            retry += 1
+            at, taken = hash_at + 1, retry
+        else:
+            return False
+    return all(word == "#" for word in pattern[at:])
+
+
 class _Node(Generic[T]):
     __slots__ = ("children", "hash", "stays", "values")
 
@@ -78,18 +95,37 @@ class TopicTrie(Generic[T]):
 
     def __init__(self) -> None:
         self._root: _Node[T] = _Node()
-        self._count = 0
+        self._added = self._size = 0
 
     def __len__(self) -> int:
-        return self._count
+        return self._size
 
     def add(self, pattern: str, value: T) -> None:
         """File `value` under `pattern`. Raises Invalid for what is no pattern."""
         node = self._root
         for word in parse_pattern(pattern):
             node = _child(node, word)
-        node.values.append((self._count, value))
-        self._count += 1
+        node.values.append((self._added, value))
+        self._added += 1
+        self._size += 1
+
+    def remove(self, pattern: str, value: T) -> None:
+        """Take out a value filed under `pattern`; it must be there. Raises Invalid for what is no pattern."""
+        way = [self._root]
+        words = parse_pattern(pattern)
+        for word in words:
+            way.append(_child(way[-1], word))
+        node = way[-1]
+        self._size -= len(node.values)
+        node.values = [entry for entry in node.values if entry[1] is not value]
+        self._size += len(node.values)
+        for parent, word, child in reversed(list(zip(way, words, way[1:], strict=False))):
+            if child.children or child.hash or child.values:
+                return
+            if word == "#":
+                parent.hash = None
+            else:
+                del parent.children[word]
 
     def match(self, message_type: str) -> list[T]:
         """The values whose pattern matches, in the order in which they were added."""

@@ -12,7 +12,7 @@ from esb_workers.routing.route import Route, compile_route
 from esb_workers.routing.strategies import Chooser
 from esb_workers.routing.table import RoutingTable
 from esb_workers.store import clients, revision, routes
-from esb_workers.store.engine import Database
+from esb_workers.store.engine import Cursor, Database
 from esb_workers.store.routes import RouteRow
 
 log = logging.getLogger(__name__)
@@ -24,9 +24,9 @@ class Book:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._rev = -1
-        self._routes_n = -1
-        self._table = RoutingTable([])
-        self.chooser = Chooser()  # outlives tables: whose turn it is does not change with a registration
+        self._routes_n: int | None = None
+        self.chooser = Chooser()
+        self._table = RoutingTable((), self.chooser)
         self._clients: dict[str, Client | None] = {}
 
     def at(self, rev: int) -> RoutingTable:
@@ -36,12 +36,21 @@ class Book:
                 # The numbers first: rows read after them may be newer than they say, never older.
                 topics = revision.by_topic(cursor)
                 if topics["routes"] != self._routes_n:
-                    rows = routes.in_force(cursor)
-                    self._table = RoutingTable(filter(None, map(_compiled, rows)), self.chooser)
+                    self._catch_up(cursor)
                     self._routes_n = topics["routes"]
             self._clients.clear()
             self._rev = sum(topics.values())
         return self._table
+
+    def _catch_up(self, cursor: Cursor) -> None:
+        """Take in what changed, and only that: routes may be many, and messages are waiting."""
+        known = self._routes_n
+        for row in routes.in_force(cursor) if known is None else routes.changed_since(cursor, known):
+            route = None if row.deleted_at is not None else _compiled(row)
+            if route is None:
+                self._table.remove(row.id)
+            else:
+                self._table.put(route)
 
     def may_use(self, client_id: str | None, service: str) -> bool:
         """Whether a message's sender may reach a service; the operator may, a client that was deleted may not."""

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from esb_workers.routing.book import Book
 from esb_workers.routing.route import Destination, Route
-from esb_workers.routing.table import MAX_TYPES, RoutingTable
 from esb_workers.store import lanes
 from esb_workers.store.engine import Database
 from esb_workers.store.ids import new_id
@@ -50,37 +50,28 @@ class DirectRouter:
         self._book = Book(database)
         self._lock = threading.Lock()  # around the book, which is made for one thread
         self._lanes: dict[str, int] = {}  # by service; lane ids never change
-        self._light: tuple[RoutingTable | None, dict[str, bool]] = (None, {})  # by type, for one table
 
     def deliveries(self, message: Mapping[str, Any], client_id: str, revision: int, now: datetime) -> list[Json] | None:
         """The deliveries of a message given as JSON, as esb_accept takes them; None: the routing pool is to decide.
 
         They are good for an accept that holds `revision` to be the present one, and for no other.
         """
-        with self._lock:
+        with self._lock:  # while it is matched as well: the table changes in place
             table = self._book.at(revision)
-        if not self._is_light(table, message["messageType"]):
-            return None
-        try:
-            matches = table.match(message, now)
-        except Exception:  # a defect: it is the routing pool's to show it, and not the caller's
-            log.exception("message %s could not be matched at accept", message["id"])
-            return None
+            try:
+                candidates = table.candidates(message)
+                if not _light([*candidates.plain, *candidates.default]):
+                    return None
+                matches = table.match_among(candidates, message, now)
+            except Exception:  # a defect: it is the routing pool's to show it, and not the caller's
+                log.exception("message %s could not be matched at accept", message["id"])
+                return None
         chosen = [(match.route, destination) for match in matches for destination in match.destinations]
         with self._lock:
             granted = all(self._book.may_use(client_id, destination.name) for _, destination in chosen)
         if not chosen or not granted:
             return None
         return [self._delivery(route, destination, message["priority"]) for route, destination in chosen]
-
-    def _is_light(self, table: RoutingTable, message_type: str) -> bool:
-        known_for, known = self._light
-        if known_for is not table or len(known) > MAX_TYPES:
-            known = {}
-            self._light = (table, known)
-        if message_type not in known:
-            known[message_type] = _light(table, message_type)
-        return known[message_type]
 
     def _delivery(self, route: Route, destination: Destination, priority: int) -> Json:
         return {
@@ -99,15 +90,15 @@ class DirectRouter:
         return found
 
 
-def _light(table: RoutingTable, message_type: str) -> bool:
-    """Whether every route that may take messages of this type is no more than a match, and all are quickly asked."""
-    routes = table.candidates(message_type)
+def _light(routes: Sequence[Route]) -> bool:
+    """Whether every route that may take a message is no more than a match, and all are quickly asked."""
     expressions = sum(
         (route.filter is not None) + sum(d.condition is not None for d in route.destinations) for route in routes
     )
     return expressions <= MAX_FILTERS and all(map(_plain, routes))
 
 
+@lru_cache(maxsize=10_000)
 def _plain(route: Route) -> bool:
     return _says_only(route, _ROUTE) and all(_says_only(d, _DESTINATION) for d in route.destinations)
 

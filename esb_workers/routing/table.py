@@ -1,7 +1,7 @@
-"""All routes in force, indexed by topic: which of them take a message.
+"""All routes in force: which of them take a message, and what each would say of it.
 
-A table is immutable; when routes change a new one is made. What a message costs is the routes whose pattern
-matches its type, not the routes there are: types are looked up in a trie once and remembered.
+What a message costs is the routes that it may match, not the routes there are, and a change costs the route that
+changed: see `index`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from esb_workers.errors import TransformationError
-from esb_workers.expressions.topics import TopicTrie
+from esb_workers.expressions.patterns import ready
+from esb_workers.expressions.topics import topic_matches
 from esb_workers.routing import matching
 from esb_workers.routing import parts as parting
+from esb_workers.routing.index import RouteIndex
 from esb_workers.routing.matching import Message, Variables
 from esb_workers.routing.route import Destination, Route
 from esb_workers.routing.strategies import Chooser
-
-#: Message types remembered with their routes; beyond it the memory starts anew.
-MAX_TYPES = 10_000
 
 
 class Match(NamedTuple):
@@ -29,51 +28,76 @@ class Match(NamedTuple):
     destinations: list[Destination]
 
 
-class _Candidates(NamedTuple):
-    """The enabled routes whose pattern matches one type, in order."""
+class Candidates(NamedTuple):
+    """Routes to ask, in order."""
 
-    plain: tuple[Route, ...]
-    default: tuple[Route, ...]
+    plain: list[Route]
+    default: list[Route]
 
 
 class RoutingTable:
-    """An index of compiled routes. Safe to share between threads."""
+    """An index of compiled routes. May be changed between two messages, not while a thread matches one."""
 
-    def __init__(self, routes: Iterable[Route], chooser: Chooser | None = None) -> None:
-        self.routes: tuple[Route, ...] = tuple(sorted(routes, key=lambda route: route.rank))
+    def __init__(self, routes: Iterable[Route] = (), chooser: Chooser | None = None) -> None:
         self._chooser = chooser or Chooser()
-        self._trie: TopicTrie[Route] = TopicTrie()
-        for route in self.routes:
-            self._trie.add(route.pattern, route)
-        # Filled by any thread; two that meet do the same work twice and store the same.
-        self._by_type: dict[str, _Candidates] = {}
+        self._routes: dict[str, Route] = {}
+        self._plain, self._default = RouteIndex(), RouteIndex()
+        for route in routes:
+            self.put(route)
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """Every route, in the order in which they are asked."""
+        return tuple(sorted(self._routes.values(), key=lambda route: route.rank))
+
+    def put(self, route: Route) -> None:
+        """From now on this route is in force, in the place of the one with its id."""
+        key = route.id or route.name
+        self.remove(key)
+        self._routes[key] = route
+        if route.enabled:
+            self._index_of(route).add(route)
+
+    def remove(self, route_id: str) -> None:
+        """From now on there is no such route; there need not have been one."""
+        route = self._routes.pop(route_id, None)
+        if route is not None and route.enabled:
+            self._index_of(route).discard(route)
+
+    def _index_of(self, route: Route) -> RouteIndex:
+        return self._default if route.default else self._plain
 
     def match(self, message: Message, now: datetime) -> list[Match]:
         """The routes that take `message`, higher priority first, each with its destinations.
 
         A route with `stopOnMatch` that takes it is the last. Default routes are asked when no other took it.
         """
-        candidates = self._candidates(message["messageType"])
+        return self.match_among(self.candidates(message), message, now)
+
+    def candidates(self, message: Message) -> Candidates:
+        """The routes worth asking whether they take `message`; no other would."""
+        event = ready(message)
+        return Candidates(self._plain.candidates(event), self._default.candidates(event))
+
+    def match_among(self, candidates: Candidates, message: Message, now: datetime) -> list[Match]:
+        """The same, of the candidates for `message`."""
         if not candidates.plain and not candidates.default:
             return []
-        variables = matching.variables_of(message, now)
-        taken = list(self._take(candidates.plain, message, variables))
-        return taken or list(self._take(candidates.default, message, variables))
-
-    def candidates(self, message_type: str) -> tuple[Route, ...]:
-        """The enabled routes whose pattern matches this type, default routes included."""
-        found = self._candidates(message_type)
-        return found.plain + found.default
+        variables, event = matching.variables_of(message, now), ready(message)
+        taken = list(self._take(candidates.plain, event, variables))
+        return taken or list(self._take(candidates.default, event, variables))
 
     def explain(self, message: Message, now: datetime) -> list[dict[str, Any]]:
         """What each route would do with `message`, in order, and which of its clauses said no."""
         variables = matching.variables_of(message, now)
-        hits = set(self._trie.match(message["messageType"]))
+        words = message["messageType"].split(".")
         verdicts: dict[Route, dict[str, Any]] = {}
         taken: Route | None = None
         stopped_by: Route | None = None
-        for route in sorted(self.routes, key=lambda r: (r.default, r.rank)):
-            reasons = [] if route in hits else [f"pattern: {route.pattern} does not match {message['messageType']}"]
+        routes = self.routes
+        for route in sorted(routes, key=lambda r: r.default):
+            hit = topic_matches(route.pattern.split("."), words)
+            reasons = [] if hit else [f"pattern: {route.pattern} does not match {message['messageType']}"]
             reasons += matching.objections(route, message, variables)
             if stopped_by is not None:
                 reasons.append(f"stopped by route {stopped_by.name}")
@@ -83,17 +107,7 @@ class RoutingTable:
             if verdicts[route]["matched"]:
                 taken = route
                 stopped_by = route if route.stop_on_match else None
-        return [verdicts[route] for route in self.routes]
-
-    def _candidates(self, message_type: str) -> _Candidates:
-        found = self._by_type.get(message_type)
-        if found is None:
-            hits = [route for route in self._trie.match(message_type) if route.enabled]
-            found = _Candidates(tuple(r for r in hits if not r.default), tuple(r for r in hits if r.default))
-            if len(self._by_type) >= MAX_TYPES:
-                self._by_type.clear()
-            self._by_type[message_type] = found
-        return found
+        return [verdicts[route] for route in routes]
 
     def _take(self, routes: Iterable[Route], message: Message, variables: Variables) -> Iterator[Match]:
         for route in routes:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from esb_workers.store.engine import Cursor
 from esb_workers.store.ids import new_id
-from esb_workers.store.tables import route
+from esb_workers.store.tables import revision, route
 
 
 class RouteRow(NamedTuple):
@@ -25,14 +25,18 @@ class RouteRow(NamedTuple):
     created_at: datetime
     updated_at: datetime
     deleted_at: datetime | None
+    rev: int
 
 
-_COLUMNS = "id, name, priority, enabled, body, etag, created_at, updated_at, deleted_at"
+_COLUMNS = "id, name, priority, enabled, body, etag, created_at, updated_at, deleted_at, rev"
+#: The revision that the change under way comes with. The lock lets changes only come one after another, so that
+#: whoever sees a revision sees every route of it; esb_changed, later in the transaction, makes it so.
+_NEXT = select(revision.c.n + 1).where(revision.c.topic == "routes").with_for_update().scalar_subquery()
 
 
 def add(connection: Connection, name: str, priority: int, enabled: bool, body: dict[str, Any]) -> RouteRow:
     """A new route. A name that is taken violates `route_name`."""
-    values = {"id": new_id(), "name": name, "priority": priority, "enabled": enabled, "body": body}
+    values = {"id": new_id(), "name": name, "priority": priority, "enabled": enabled, "body": body, "rev": _NEXT}
     return RouteRow(*connection.execute(insert(route).values(values).returning(*route.c)).one())
 
 
@@ -67,7 +71,7 @@ def change(connection: Connection, route_id: str, values: dict[str, Any]) -> Rou
     statement = (
         update(route)
         .where(route.c.id == route_id)
-        .values(**values, etag=route.c.etag + 1, updated_at=func.now())
+        .values(**values, etag=route.c.etag + 1, updated_at=func.now(), rev=_NEXT)
         .returning(*route.c)
     )
     return RouteRow(*connection.execute(statement).one())
@@ -75,12 +79,18 @@ def change(connection: Connection, route_id: str, values: dict[str, Any]) -> Rou
 
 def mark_deleted(connection: Connection, route_id: str) -> None:
     """Take a route out of use; its name is free again."""
-    connection.execute(update(route).where(route.c.id == route_id).values(deleted_at=func.now()))
+    connection.execute(update(route).where(route.c.id == route_id).values(deleted_at=func.now(), rev=_NEXT))
 
 
 def in_force(cursor: Cursor) -> list[RouteRow]:
     """Every route that is not deleted, by priority (higher first), then as they were made."""
     cursor.execute(f"select {_COLUMNS} from route where deleted_at is null order by priority desc, id")
+    return [RouteRow(*row) for row in cursor.fetchall()]
+
+
+def changed_since(cursor: Cursor, rev: int) -> list[RouteRow]:
+    """Every route that was made, changed or deleted after revision `rev` of the routes."""
+    cursor.execute(f"select {_COLUMNS} from route where rev > %s order by rev", (rev,))
     return [RouteRow(*row) for row in cursor.fetchall()]
 
 

@@ -179,6 +179,7 @@ route = Table(
     Column("created_at", Moment, nullable=False, server_default=FetchedValue()),
     Column("updated_at", Moment, nullable=False, server_default=FetchedValue()),
     Column("deleted_at", Moment),
+    Column("rev", BigInteger, nullable=False, server_default=FetchedValue()),
 )
 ingress = Table(
     "ingress",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 
 from esb_workers.app import make_celery
 from esb_workers.bus import Bus, NewMessage
+from esb_workers.routing.book import Book
+from esb_workers.routing.routes import Routes
 from esb_workers.routing.tasks import make_engine
 from esb_workers.runtime.engine import Engine
 from esb_workers.runtime.ringer import Ringer
@@ -158,3 +161,53 @@ def test_a_message_waits_for_its_time(database: Database, bus: Bus, eventually: 
     message = send(bus, deliver_at=datetime.now(UTC) + timedelta(seconds=1))
     assert rows(database, "select state from job where id = %s", message) == [("s",)]
     eventually(lambda: deliveries(database, message) == [("d", "r")], seconds=5)
+
+
+def test_routes_that_change_are_taken_in_one_by_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = Book(database)
+    service = Routes(database)
+
+    def table() -> set[tuple[str, str]]:
+        with database.cursor() as cursor:
+            rev = revision.current(cursor)
+        return {(route.name, route.pattern) for route in book.at(rev).routes}
+
+    made = [service.register({"name": f"r{n}", "pattern": "a.b", "destinations": ["s"]}, by="me") for n in range(3)]
+    assert table() == {("r0", "a.b"), ("r1", "a.b"), ("r2", "a.b")}
+    monkeypatch.setattr(routes, "in_force", lambda cursor: pytest.fail("every route was read again"))
+    service.change(made[0].id, lambda row: {"name": "r0", "pattern": "c", "destinations": ["s"]}, by="me")
+    assert table() == {("r0", "c"), ("r1", "a.b"), ("r2", "a.b")}
+    service.delete(made[1].id, lambda row: None, by="me")
+    service.register({"name": "r3", "pattern": "d", "destinations": ["s"]}, by="me")
+    assert table() == {("r0", "c"), ("r2", "a.b"), ("r3", "d")}
+
+
+def test_no_change_is_missed_however_changes_and_looks_fall_together(database: Database) -> None:
+    book, stop = Book(database), threading.Event()
+    seen: list[int] = []
+
+    def look() -> None:
+        while not stop.is_set():
+            with database.cursor() as cursor:
+                rev = revision.current(cursor)
+            seen.append(len(book.at(rev).routes))
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    service = Routes(database)
+
+    def make(start: int) -> None:
+        for n in range(start, start + 20):
+            service.register({"name": f"r{n}", "pattern": "a", "destinations": ["s"]}, by="me")
+
+    makers = [threading.Thread(target=make, args=(100 * k,)) for k in range(3)]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join()
+    stop.set()
+    looker.join()
+    with database.cursor() as cursor:
+        rev = revision.current(cursor)
+    assert len(book.at(rev).routes) == 60
+    assert seen == sorted(seen)

@@ -7,9 +7,11 @@ elements of the same array. As a superset, a bare value is allowed at top level 
 names compare without regard to case.
 """
 
-from esb_workers.expressions.patterns.conditions import Conditions, compile_conditions
+from esb_workers.expressions.patterns.conditions import Access, Conditions, compile_conditions
+from esb_workers.expressions.patterns.events import ready
+from esb_workers.expressions.patterns.index import ConditionIndex
 
 #: What the top-level keys of a route's conditions may start with.
 ROUTE_ROOTS = frozenset({"header", "headers", "payload", "source", "messageType", "correlationId"})
 
-__all__ = ["ROUTE_ROOTS", "Conditions", "compile_conditions"]
+__all__ = ["ROUTE_ROOTS", "Access", "ConditionIndex", "Conditions", "compile_conditions", "ready"]

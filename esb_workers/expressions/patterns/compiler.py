@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from esb_workers.errors import FieldError
+from esb_workers.expressions.patterns.access import Key, keys_of
 from esb_workers.expressions.patterns.complexity import too_complex
 from esb_workers.expressions.patterns.operators import COMPARISONS, OPERATORS, PatternFault, compile_alternative
 from esb_workers.expressions.patterns.values import Test
@@ -34,13 +35,16 @@ RESERVED = (
 class Leaf:
     """The alternatives for one path."""
 
-    tests: tuple[Test, ...]
+    accepts: Test  # whether a present leaf value satisfies one of them
     absent: bool  # `exists: false` is among them
     text: str  # the JSON of the list, for explanations
+    keys: tuple[Key, ...] | None  # of which an accepted value has one; None: unknown, or none is needed
 
-    def accepts(self, value: Any) -> bool:
-        """Whether a present leaf value satisfies one of the alternatives."""
-        return any(test(value) for test in self.tests)
+
+def _any_of(tests: list[Test]) -> Test:
+    if len(tests) == 1:
+        return tests[0]
+    return lambda value: any(test(value) for test in tests)
 
 
 #: One combination of `$or` alternatives: the fields that must all match.
@@ -120,7 +124,8 @@ class Compiler:
                 self._fault(f"{at}[{index}]{fault.where}", fault.message)
         if not self.faults and too_complex(_wildcards(items)):
             self._fault(at, "is too complex: use fewer wildcard characters, or less that repeats after one")
-        return Leaf(tuple(tests), absent, json.dumps(items, ensure_ascii=False))
+        keys = None if absent or self.faults else keys_of(items)
+        return Leaf(_any_of(tests), absent, json.dumps(items, ensure_ascii=False), keys)
 
     def _presence(self, wanted: Any, at: str) -> list[Test]:
         if not isinstance(wanted, bool):

@@ -1,69 +1,106 @@
-"""The leaf values of an event by dotted path, each with the array elements that it lies in."""
+"""The leaf values of an event by dotted path, each with the array elements that it lies in.
+
+A dot in a key of the event and a level of nesting are the same thing, so `a.b` is looked for under `a` and then `b`,
+and under `a.b`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from itertools import count
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from esb_workers.expressions.patterns.compiler import HEADER_ROOTS
+from esb_workers.expressions.patterns.compiler import HEADER_ROOTS, normal_path
 
-#: The array elements around a value, outermost first: (number of the array in the event, index in it).
+#: The array elements around a value, outermost first: (which array of the event, index in it).
 Membership = tuple[tuple[int, int], ...]
 
+Words = tuple[str, ...]
 
-@dataclass(frozen=True, slots=True)
-class Found:
+
+class Found(NamedTuple):
     """One leaf value of the event."""
 
     value: Any
     membership: Membership
 
 
+class Event(dict[str, Any]):
+    """An event made ready: its headers stand under `headers`, their names in lower case."""
+
+
+def ready(event: Mapping[str, Any]) -> Event:
+    """`event` made ready, once for all patterns that it is tried on."""
+    if isinstance(event, Event):
+        return event
+    made = Event(event)
+    for name, value in event.items():
+        if name.startswith("header") and name.partition(".")[0] in HEADER_ROOTS:
+            del made[name]
+            made[normal_path(name)] = _lower(value)
+    return made
+
+
 class Paths:
     """The paths a pattern asks for. Only these are looked up in an event; the rest is never visited."""
 
     def __init__(self, paths: Iterable[str]) -> None:
-        self._leaves = frozenset(paths)
-        self._steps = self._leaves | {
-            ".".join(words[:length]) for words in (p.split(".") for p in self._leaves) for length in range(len(words))
-        }
+        self._root = _Node("", {tuple(path.split(".")): path for path in paths})
 
-    def find(self, event: Mapping[str, Any]) -> dict[str, list[Found]]:
-        """Path → leaf values. A dot in a key of the event and a level of nesting are the same thing."""
-        walk = _Walk(self._leaves, self._steps)
-        for name, value in event.items():
-            headers = name.partition(".")[0] in HEADER_ROOTS
-            walk.visit(value, _header_path(name) if headers else name, (), lower=headers)
-        return walk.found
+    def find(self, event: Event) -> dict[str, list[Found]]:
+        """Path → leaf values."""
+        found: dict[str, list[Found]] = {}
+        _visit(event, self._root, (), found)
+        return found
 
 
-def _header_path(name: str) -> str:
-    _, dot, rest = name.partition(".")
-    return f"headers{dot}{rest.lower()}"
+@lru_cache(maxsize=4096)
+def paths(wanted: frozenset[str]) -> Paths:
+    """The paths of a pattern, shared by all patterns that ask for the same ones."""
+    return Paths(wanted)
 
 
-class _Walk:
-    def __init__(self, leaves: frozenset[str], steps: frozenset[str]) -> None:
-        self._leaves, self._steps = leaves, steps
-        self._arrays = count()
-        self.found: dict[str, list[Found]] = {}
+class _Node:
+    """What is wanted below a place: which keys lead on, each to the node below it."""
 
-    def visit(self, value: Any, path: str, membership: Membership, lower: bool) -> None:
-        if path not in self._steps:
-            return
-        if isinstance(value, dict):
-            for name, child in value.items():
-                self.visit(child, f"{path}.{name.lower() if lower else name}", membership, lower)
-        elif isinstance(value, list):
-            self._elements(value, path, membership, lower)
-        elif path in self._leaves:
-            self.found.setdefault(path, []).append(Found(value, membership))
+    __slots__ = ("_rests", "children", "keys", "leaf")
 
-    def _elements(self, items: list[Any], path: str, membership: Membership, lower: bool) -> None:
-        array = next(self._arrays)
-        for index, item in enumerate(items):
+    def __init__(self, leaf: str, rests: Mapping[Words, str]) -> None:
+        self.leaf = leaf  # the path that ends here, if one does
+        self._rests = rests
+        self.keys = {".".join(rest[:length]) for rest in rests for length in range(1, len(rest) + 1)}
+        self.children: dict[str, _Node] = {}  # made when an event leads there
+
+    def child(self, key: str) -> _Node:
+        found = self.children.get(key)
+        if found is None:
+            words = tuple(key.split("."))
+            below = {rest[len(words) :]: path for rest, path in self._rests.items() if rest[: len(words)] == words}
+            found = self.children[key] = _Node(below.pop((), ""), below)
+        return found
+
+
+def _visit(value: Any, node: _Node, membership: Membership, found: dict[str, list[Found]]) -> None:
+    if isinstance(value, dict):
+        if len(node.keys) <= len(value):
+            for key in node.keys:
+                if key in value:
+                    _visit(value[key], node.child(key), membership, found)
+        else:
+            for key, child in value.items():
+                if key in node.keys:
+                    _visit(child, node.child(key), membership, found)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
             # A scalar is not pinned to its place: two of one list may serve two fields, as at AWS.
             nested = isinstance(item, (dict, list))
-            self.visit(item, path, (*membership, (array, index)) if nested else membership, lower)
+            _visit(item, node, (*membership, (id(value), index)) if nested else membership, found)
+    elif node.leaf:
+        found.setdefault(node.leaf, []).append(Found(value, membership))
+
+
+def _lower(value: Any) -> Any:
+    """`value` with the keys of all its objects in lower case."""
+    if isinstance(value, dict):
+        return {name.lower(): _lower(child) for name, child in value.items()}
+    return [_lower(item) for item in value] if isinstance(value, list) else value
