@@ -316,7 +316,7 @@ create table job (
                  'q',    -- queued behind another row of its key         -> r
                  'r',    -- ready                                        -> f
                  'f',    -- in flight, held by worker_id                 -> (deleted) s r p b
-                 'p',    -- parked: a strand that waits for a wake-up    -> r
+                 'p',    -- parked: a strand that waits for a wake-up    -> r; a delivery in a group -> r q (deleted)
                  'b')),  -- blocked: needs a decision                    -> r (deleted)
   run_at       timestamptz not null default now(),    -- fresh rows: shifted back by 30 s a priority point
   seq          bigint generated always as identity,   -- the order of acceptance; never a clock
@@ -350,6 +350,7 @@ create unique index job_head on job (lane_id, okey) where okey is not null and s
 create index job_stuck on job (id) where okey is not null and state <> 'q' and (state = 'b' or tries > 0 or losses > 0);
 create index job_message on job (message_id) where message_id is not null;    -- status of a message
 create index job_execution on job (execution_id) where execution_id is not null;
+create index job_gathered on job (parent_job) where parent_job is not null and pool = 2;   -- what a group has gathered
 create index job_expiry on job (expires_at) where expires_at is not null;     -- messages that go stale
 
 -- === Deliveries =========================================================================================
@@ -362,7 +363,8 @@ create table delivery (
   lane_id     int not null,
   service_id  uuid,                                   -- the instance of the last attempt
   status      text not null
-    constraint delivery_status check (status in ('delivered', 'dead', 'expired', 'cancelled', 'forbidden')),
+    constraint delivery_status check (status in ('delivered', 'dead', 'expired', 'cancelled', 'forbidden',
+      'collected')),                                  -- part of the message named in cursor.into, whose fate is its own
   attempts    int not null,                           -- the fence it ended with
   class       text,                                   -- error class of a dead one
   cursor      jsonb,                                  -- which destination of the route it was

@@ -88,6 +88,7 @@ def _delivery(message_id: str, stored: Json) -> Json:
         "serviceId": stored["service_id"],
         "attempts": [attempt(found, number) for number, found in enumerate(_tries(stored), 1)],
         "nextAttemptAt": to_wire(_moment(stored["next_at"])),
+        "collectedInto": (stored["cursor"] or {}).get("into"),
         "createdAt": to_wire(_moment(stored["created_at"])),
         "finishedAt": to_wire(_moment(stored["finished_at"])),
     }
@@ -172,7 +173,10 @@ def _delivery_entries(stored: Json) -> Iterator[_Entry]:
         if at is not None:
             keys = ("number", "outcome", "statusCode", "durationMs", "error")
             yield _Entry(at, 3, "delivery.attempted", stored, {key: shown[key] for key in keys})
-    if (finished := _moment(stored["finished_at"])) is not None:
+    into = (stored["cursor"] or {}).get("into")
+    if (finished := _moment(stored["finished_at"])) is not None and into:
+        yield _Entry(finished, 4, "delivery.collected", stored, {"messageId": into})
+    elif finished is not None:
         reason = {"errorClass": stored["class"]} if stored["class"] else None
         yield _Entry(finished, 5, f"delivery.{stored['status']}", stored, reason)
 

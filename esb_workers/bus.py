@@ -316,6 +316,7 @@ def _as_json(m: NewMessage, message_id: str, now: datetime) -> dict[str, Any]:
 #: Why a delivery is not retried.
 _UNTRIABLE = {
     "delivered": "The delivery has been delivered; replay its message to send it once more.",
+    "collected": "It has become part of another message: retry the deliveries of that one.",
     "in_flight": "An attempt is under way.",
     "forbidden": "The client's grant forbade this delivery; replay its message once the grant allows it.",
     "redacted": "The message was redacted: there is nothing left to send.",

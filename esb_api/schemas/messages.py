@@ -156,6 +156,7 @@ class DeliveryAnswer(Answer):
     service_id: Annotated[str | None, Field(description="The instance of the last attempt.")]
     attempts: list[AttemptAnswer]
     next_attempt_at: Moment | None
+    collected_into: Annotated[str | None, Field(description="The message that it has become part of.")] = None
     created_at: Moment
     finished_at: Moment | None
 

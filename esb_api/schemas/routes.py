@@ -11,6 +11,7 @@ from esb_api.schemas.base import Answer, Body
 from esb_api.schemas.messages import MessageType
 from esb_api.schemas.retries import RetryPolicyBody
 from esb_api.schemas.types import COMMAS, Moment, Name, Visible, Words, milliseconds
+from esb_workers.routing.options import DEFAULT_GAP, DEFAULT_WAIT, MAX_PARTS, MAX_WAIT
 from esb_workers.routing.route import MAX_DESTINATIONS, MAX_PRIORITY, MAX_TIMEOUT, MAX_WEIGHT
 
 _CEL = Field(description="CEL over `message payload headers source messageType correlationId now`.")
@@ -58,6 +59,26 @@ class SplitBody(Body):
     items: Annotated[str | list[Any], Field(description="Template that gives a list: `${payload.lines}`.")]
 
 
+class AggregateBody(Body):
+    """Payloads of one key become one delivery, whose payload is their list. It is complete by what comes first."""
+
+    key: Annotated[str, Field(min_length=1, description="Template.")] = "${correlationId}"
+    size: Annotated[int | None, Field(ge=1, le=MAX_PARTS, description="With so many.")] = None
+    timeout: Annotated[int, milliseconds(1, MAX_WAIT), Field(description="So long after the first.")] = DEFAULT_WAIT
+    when: Annotated[
+        str | None, Field(description="CEL, also over `items` and `count` so far: with the first for which it holds.")
+    ] = None
+
+
+class ResequenceBody(Body):
+    """Deliveries of one key go out in the order of their numbers; a gap is waited for."""
+
+    key: Annotated[str, Field(min_length=1, description="Template.")] = "${correlationId}"
+    sequence: Annotated[str, Field(min_length=1, description="Template that gives a whole number.")]
+    timeout: Annotated[int, milliseconds(1, MAX_WAIT), Field(description="For a gap.")] = DEFAULT_GAP
+    first: Annotated[int | None, Field(description="The number a key begins with, where that is known.")] = None
+
+
 class RouteBody(Body):
     """A route as people write it."""
 
@@ -88,6 +109,8 @@ class RouteBody(Body):
     split: SplitBody | None = None
     recipients: Annotated[str | list[str] | None, _SERVICES] = None
     slip: Annotated[str | list[str] | None, _SERVICES] = None
+    aggregate: AggregateBody | None = None
+    resequence: ResequenceBody | None = None
 
 
 class RouteAnswer(Answer):
@@ -111,6 +134,8 @@ class RouteAnswer(Answer):
     split: dict[str, Any] | None = None
     recipients: str | list[str] | None = None
     slip: str | list[str] | None = None
+    aggregate: dict[str, Any] | None = None
+    resequence: dict[str, Any] | None = None
     created_at: Moment
     updated_at: Moment
 

@@ -52,6 +52,15 @@ class Book:
             else:
                 self._table.put(route)
 
+    def route(self, route_id: str | None) -> Route | None:
+        """A route by its id, as of the last `at`; one that was deleted too, for what it has begun."""
+        found = self._table.get(route_id) if route_id is not None else None
+        if found is None and route_id is not None:
+            with self._database.cursor() as cursor:
+                rows = routes.by_id(cursor, [route_id])
+            found = _compiled(rows[route_id]) if route_id in rows else None
+        return found
+
     def may_use(self, client_id: str | None, service: str) -> bool:
         """Whether a message's sender may reach a service; the operator may, a client that was deleted may not."""
         if client_id is None:

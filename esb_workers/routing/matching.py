@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from esb_workers.errors import EsbError, ExpressionError
+import orjson
+
+from esb_workers.errors import EsbError, ExpressionError, TransformationError
 from esb_workers.expressions.cel import Expression
 from esb_workers.routing.route import Destination, Route
 from esb_workers.routing.strategies import FIRST_AVAILABLE, Chooser, strategies
@@ -97,6 +99,22 @@ def form(route: Route, destination: Destination, variables: Variables) -> tuple[
         if pipeline is not None:
             payload, headers = pipeline.apply(payload, headers, variables)
     return payload, headers
+
+
+def form_of_route(route: Route, variables: Variables) -> tuple[Any, dict[str, str]]:
+    """Payload and headers as the route's own transformation leaves them. Raises TransformationError."""
+    payload, headers = variables["item" if "item" in variables else "payload"], dict(variables["headers"])
+    return (
+        (payload, headers) if route.transformation is None else route.transformation.apply(payload, headers, variables)
+    )
+
+
+def as_text(value: Any) -> str:
+    """A form as JSON text. Raises TransformationError for an integer beyond 64 bits or a lone surrogate."""
+    try:
+        return orjson.dumps(value).decode()
+    except (TypeError, ValueError) as error:
+        raise TransformationError(f"the result is not JSON that can be sent: {error}") from error
 
 
 def ordering_key(route: Route, destination: Destination, message: Message, variables: Variables) -> str | None:

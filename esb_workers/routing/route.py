@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from esb_workers.errors import FieldError, Invalid
@@ -91,6 +91,10 @@ class Route:
             and self.resequence is None
         )
 
+    def after_collection(self) -> Route:
+        """What is left to do with a collection that is complete: the route's destinations, each with its own form."""
+        return replace(self, transformation=None, split=None, aggregate=None)
+
     @property
     def rank(self) -> tuple[int, str]:
         """Sorts routes: higher priority first, then older ones, whose ids are smaller."""
@@ -128,9 +132,6 @@ def compile_route(body: Any, *, route_id: str = "") -> Route:
         resequence=fields.optional("resequence", None, options.resequence),
     )
     _check_together(fields, route)
-    for name in ("aggregate", "resequence"):
-        if body.get(name) is not None:
-            fields.wrong(name, "is not available yet")
     fields.finish()
     return route
 

@@ -50,6 +50,10 @@ class RoutingTable:
         """Every route, in the order in which they are asked."""
         return tuple(sorted(self._routes.values(), key=lambda route: route.rank))
 
+    def get(self, route_id: str) -> Route | None:
+        """The route of this id, enabled or not."""
+        return self._routes.get(route_id)
+
     def put(self, route: Route) -> None:
         """From now on this route is in force, in the place of the one with its id."""
         key = route.id or route.name

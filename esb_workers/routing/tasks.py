@@ -16,25 +16,23 @@ import orjson
 
 from esb_workers import drill
 from esb_workers.clock import to_wire
-from esb_workers.errors import TransformationError
-from esb_workers.routing import fanout, matching
+from esb_workers.routing import matching
 from esb_workers.routing.book import Book
-from esb_workers.routing.matching import Message, Variables
-from esb_workers.routing.route import Destination, Route
+from esb_workers.routing.gather import Groups, is_group
+from esb_workers.routing.matching import Variables
+from esb_workers.routing.rows import RowMaker
 from esb_workers.routing.table import Match
 from esb_workers.runtime.batch import BatchEngine
 from esb_workers.runtime.engine import Engine
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
-from esb_workers.store import jobs, lanes, messages
+from esb_workers.store import groups, jobs, messages
 from esb_workers.store.engine import Database
-from esb_workers.store.ids import new_id
 from esb_workers.store.jobs import Claim, Done
 from esb_workers.store.messages import StoredMessage
 
 log = logging.getLogger(__name__)
 
-DELIVERY: Final = 2
 NO_ROUTE: Final = "no route took the message"
 NO_PART: Final = "the routes that took the message made no delivery of it: an empty list, or no destination for a part"
 
@@ -53,20 +51,41 @@ class Routing:
         self._database = database
         self._ringer = ringer
         self._book = Book(database)
-        self._lanes: dict[str, int] = {}  # by service; lane ids never change
+        self._maker = RowMaker(database, self._book)
+        self._groups = Groups(database, self._book)
 
     def handle(self, worker: int, claims: Sequence[Claim]) -> Done:
-        """Route the claimed messages and record the deliveries in one statement."""
+        """Route the claimed messages and record the deliveries in one statement; then look at the claimed groups."""
+        claimed_groups = [claim for claim in claims if claim.cursor is not None and is_group(claim)]
+        if not claimed_groups:
+            return self._route(worker, claims)
+        left = [claim for claim in claims if not is_group(claim)]
+        done = self._route(worker, left) if left else Done([])
+        for claim in claimed_groups:
+            looked = self._groups.look(worker, claim)
+            done = Done([*done.ids, *looked.ids], [*done.keys, *looked.keys], timers=True)
+        self._ringer.ring("delivery")
+        return done
+
+    def _route(self, worker: int, claims: Sequence[Claim]) -> Done:
         with self._database.cursor() as cursor:
             found = messages.load(cursor, [claim.id for claim in claims])
         now = datetime.now(UTC)
         results = [{"id": c.id, "attempt": c.attempt, **self._routed(found.get(c.id), c, now)} for c in claims]
         drill.crash_point(drill.MID_BATCH)
-        with self._database.cursor() as cursor:
-            done = jobs.routed(cursor, worker, results)
+        done = self._record(worker, results)
         drill.crash_point(drill.AFTER_COMMIT_BEFORE_RING)
         self._ringer.ring("delivery")
         return done
+
+    def _record(self, worker: int, results: list[Json]) -> Done:
+        gathered = {r["id"]: g for r in results if (g := [row["gather"] for row in r["to"] if "gather" in row])}
+        if not gathered:
+            with self._database.cursor() as cursor:
+                return jobs.routed(cursor, worker, results)
+        for result in results:
+            result["to"] = [row for row in result["to"] if "gather" not in row]
+        return groups.routed(self._database, worker, results, gathered)
 
     def _routed(self, stored: StoredMessage | None, claim: Claim, now: datetime) -> Json:
         """The deliveries of a message (`to`), or how it ended without any (`end`)."""
@@ -83,101 +102,22 @@ class Routing:
 
     def _fan_out(self, stored: StoredMessage, claim: Claim, now: datetime) -> Json:
         message = as_json(stored)
-        matches = self._book.at(claim.rev).match(message, now)
+        table = self._book.at(claim.rev)
+        variables = matching.variables_of(message, now)
+        matches = table.match(message, now) if claim.cursor is None else self._rest(claim, variables)
         if not matches:
             return _end("unroutable", NO_ROUTE)
-        variables = matching.variables_of(message, now)
-        rows = [row for match in matches for row in self._rows(stored, message, variables, match)]
+        rows = [row for match in matches for row in self._maker.rows(stored, message, variables, match)]
         return {"to": rows} if rows else _end("unroutable", NO_PART)
 
-    def _rows(self, stored: StoredMessage, message: Message, variables: Variables, match: Match) -> list[Json]:
-        if not match.route.is_plain:
-            return self._parted_rows(stored, message, variables, match.route)
-        return self._plain_rows(stored, message, variables, match)
-
-    def _plain_rows(self, stored: StoredMessage, message: Message, variables: Variables, match: Match) -> list[Json]:
-        choice = matching.open_choice(match.route, variables)
-        choice = [d for d in choice if self._book.may_use(stored.client_id, d.name)]
-        if not choice:
-            return [self._delivery(stored, message, variables, match.route, d) for d in match.destinations]
-        taps = [d for d in match.destinations if d.wire_tap]
-        return [
-            self._chosen_late(stored, message, variables, match.route, choice),
-            *(self._delivery(stored, message, variables, match.route, d) for d in taps),
-        ]
-
-    def _parted_rows(self, stored: StoredMessage, message: Message, variables: Variables, route: Route) -> list[Json]:
+    def _rest(self, claim: Claim, variables: Variables) -> list[Match]:
+        """The route whose collection a message is: it has taken it already."""
+        route = self._book.route(claim.route_id)
+        if route is None:
+            return []
+        rest = route.after_collection()
         chooser = self._book.chooser
-
-        def late(part: Variables) -> list[Json]:
-            return self._plain_rows(stored, message, part, Match(route, matching.choose(route, part, chooser)))
-
-        def make(part: Variables, destination: Destination) -> Json:
-            return self._delivery(stored, message, part, route, destination)
-
-        def refuse(destination: Destination, why: str) -> Json:
-            row = self._row(stored, route, destination)
-            row["cursor"]["failed"] = {"class": "TransformationError", "error": why}
-            return row | _ended("dead", "TransformationError", why, stored)
-
-        return fanout.rows(route, variables, chooser, make, late, refuse)
-
-    def _chosen_late(
-        self, stored: StoredMessage, message: Message, variables: Variables, route: Route, choice: list[Destination]
-    ) -> Json:
-        """One delivery that goes to whichever of several destinations is not held when an attempt is made."""
-        rows = [self._delivery(stored, message, variables, route, destination) for destination in choice]
-        good = [row for row in rows if "status" not in row and "failed" not in row["cursor"]]
-        if len(good) < 2:
-            return (good or rows)[0]
-        # A lane of the route's own: that of a destination would be shut while another one is open.
-        row = good[0] | {"lane": self._lane(f"|{route.id}")}
-        row["cursor"] = row["cursor"] | {"any": [[one["cursor"]["i"], one["cursor"]["dest"]] for one in good]}
-        if any("payload" in one for one in good):
-            row["cursor"]["form"] = True
-            for part, own in (("payload", stored.payload), ("headers", stored.headers)):
-                row[part] = orjson.dumps([one.get(part, own) for one in good]).decode()
-        return row
-
-    def _delivery(
-        self, stored: StoredMessage, message: Message, variables: Variables, route: Route, destination: Destination
-    ) -> Json:
-        row = self._row(stored, route, destination)
-        if route.split is not None:
-            row["cursor"]["index"] = variables["index"]
-        if not self._book.may_use(stored.client_id, destination.name):
-            return row | _ended("forbidden", "Forbidden", "the client's grant does not cover this service", stored)
-        key = matching.ordering_key(route, destination, message, variables)
-        if key is not None:
-            row["okey"] = key
-        if matching.transforms(route, destination):
-            try:
-                payload, headers = matching.form(route, destination, variables)
-                row["payload"], row["headers"] = _text(payload), _text(headers)
-                row["cursor"]["form"] = True  # so that deliveries without one need not look for it
-            except TransformationError as error:
-                # Kept with it: when it is retried, it must not go out as the message came.
-                row["cursor"]["failed"] = {"class": "TransformationError", "error": error.detail}
-                if key is not None and destination.blocks_when_dead:  # takes its place in the order, to block it
-                    return row
-                return row | _ended("dead", "TransformationError", error.detail, stored)
-        return row
-
-    def _row(self, stored: StoredMessage, route: Route, destination: Destination) -> Json:
-        return {
-            "id": new_id(),
-            "lane": self._lane(destination.name),
-            "route": route.id,
-            "prio": stored.priority,
-            "cursor": {"i": destination.index, "dest": destination.service},
-        }
-
-    def _lane(self, service: str) -> int:
-        found = self._lanes.get(service)
-        if found is None:
-            with self._database.cursor() as cursor:
-                found = self._lanes[service] = lanes.lane_id(cursor, DELIVERY, service)
-        return found
+        return [Match(rest, matching.choose(rest, variables, chooser) if rest.is_plain else list(rest.destinations))]
 
 
 def as_json(stored: StoredMessage) -> Json:
@@ -198,21 +138,3 @@ def as_json(stored: StoredMessage) -> Json:
 
 def _end(status: str, reason: str) -> Json:
     return {"to": [], "end": {"status": status, "reason": reason}}
-
-
-def _ended(status: str, error_class: str, reason: str, stored: StoredMessage) -> Json:
-    log.warning(
-        "a delivery of message %s ends as %s: %s",
-        stored.id,
-        status,
-        reason,
-        extra={"correlationId": stored.correlation_id},
-    )
-    return {"status": status, "class": error_class, "detail": {"error": reason, "class": error_class}}
-
-
-def _text(value: Any) -> str:
-    try:
-        return orjson.dumps(value).decode()
-    except (TypeError, ValueError) as error:  # an integer beyond 64 bits, a lone surrogate
-        raise TransformationError(f"the result is not JSON that can be sent: {error}") from error

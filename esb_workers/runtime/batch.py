@@ -56,6 +56,8 @@ class BatchEngine(Engine):
                 self.figures.recorded += len(done.ids)
                 self.figures.superseded += len(batch) - len(done.ids)
                 self.promote(done.keys)
+                if done.timers:
+                    self.poke()
         return True
 
     def _handled(self, worker: int, claims: Sequence[Claim]) -> Done:

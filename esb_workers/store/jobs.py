@@ -73,16 +73,16 @@ def claim(
 def routed(cursor: Cursor, worker: int, results: Sequence[Mapping[str, Any]]) -> Done:
     """Record what routing made of messages; see esb_routed for the shape of a result."""
     cursor.execute("select * from esb_routed(%s, %s::jsonb)", (worker, dumps(results)))
-    return _done(cursor)
+    return done_of(cursor)
 
 
 def done(cursor: Cursor, worker: int, results: Sequence[Mapping[str, Any]]) -> Done:
     """Record what became of deliveries; see esb_done for the shape of a result."""
     cursor.execute("select * from esb_done(%s, %s::jsonb)", (worker, dumps(results)))
-    return _done(cursor)._replace(timers=any(r["o"] in ("retry", "hold") for r in results))
+    return done_of(cursor)._replace(timers=any(r["o"] in ("retry", "hold") for r in results))
 
 
-def _done(cursor: Cursor) -> Done:
+def done_of(cursor: Cursor) -> Done:
     rows = cursor.fetchall()
     keys = list(dict.fromkeys(Key(lane, okey) for _, lane, okey in rows if okey is not None))
     return Done([id_ for id_, _, _ in rows if id_ is not None], keys)
@@ -154,13 +154,13 @@ def give_back(cursor: Cursor, worker: int, lost: Mapping[Held, bool], seconds: f
 def poison(cursor: Cursor, limit: int = 100) -> Sequence[Key]:
     """End work that has cost five workers their life; the keys to promote."""
     cursor.execute("select * from esb_poison(%s)", (limit,))
-    return _done(cursor).keys
+    return done_of(cursor).keys
 
 
 def expire(cursor: Cursor, limit: int = 1000) -> Sequence[Key]:
     """End what has expired; the keys to promote."""
     cursor.execute("select * from esb_expire(%s)", (limit,))
-    return _done(cursor).keys
+    return done_of(cursor).keys
 
 
 def promote_all(cursor: Cursor) -> int:

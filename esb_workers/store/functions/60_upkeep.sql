@@ -45,6 +45,7 @@ $$;
 
 -- Work whose worker died five times over is taken for the cause: it ends as dead (`worker_lost`) and waits for a
 -- person, instead of killing workers for ever. At the head of a key that a dead delivery is to block, it blocks it.
+-- What a group has gathered ends with it.
 create or replace function esb_poison(p_limit int) returns table (id uuid, lane_id int, okey text) language sql volatile as $$
   with found as materialized (
     select *, pool = 2 and okey is not null and esb_blocks_when_dead(route_id, cursor) as blocks from job
@@ -52,7 +53,11 @@ create or replace function esb_poison(p_limit int) returns table (id uuid, lane_
      order by id limit p_limit for update skip locked),
   kept as (
     update job set cursor = coalesce(cursor, '{}') || '{"blocked": "worker_lost"}' where id = any(array(select id from found where blocks))),
-  own as (select * from found where not blocks),
+  own as materialized (
+    select * from found where not blocks
+    union all
+    select j.*, false from job j
+     where j.parent_job = any(array(select f.id from found f where f.pool = 1)) and j.pool = 2 and j.state = 'p'),
   del as (delete from job where id = any(array(select id from own))),
   hist as (
     insert into delivery (id, message_id, route_id, lane_id, status, attempts, class, cursor, seq, okey, created_at)
@@ -60,7 +65,7 @@ create or replace function esb_poison(p_limit int) returns table (id uuid, lane_
   dl as (
     insert into dead_letter (delivery_id, message_id, lane_id, route_id, client_id, class)
     select id, message_id, lane_id, route_id, (select m.client_id from message m where m.id = own.message_id), 'worker_lost' from own where pool = 2),
-  ends as (insert into message_end (message_id, status, reason) select id, 'failed', 'worker_lost' from own where pool = 1)
+  ends as (insert into message_end (message_id, status, reason) select id, 'failed', 'worker_lost' from own where pool = 1 and message_id is not null)
   select own.id, own.lane_id, own.okey from own
 $$;
 

@@ -4,7 +4,7 @@
 -- plpgsql, so that each of its statements keeps its plan: it runs for every row of a list, and is polled.
 create or replace function esb_message_status(p_id uuid, p_deliver_at timestamptz, p_created timestamptz)
 returns text language plpgsql stable as $$
-declare v text; n int; v_delivered int; v_expired int; v_cancelled int;
+declare v text; n int; v_delivered int; v_expired int; v_cancelled int; v_collected int; v_fate text;
 begin
   if exists (select 1 from job where id = p_id and pool = 1) then
     return case when p_deliver_at > now() then 'scheduled' else 'accepted' end;
@@ -14,11 +14,29 @@ begin
   if v is not null then return v; end if;
   -- The bound on the id prunes partitions; a day allows for clocks that differ.
   select count(*), count(*) filter (where d.status = 'delivered'), count(*) filter (where d.status = 'expired'),
-         count(*) filter (where d.status = 'cancelled')
-    into n, v_delivered, v_expired, v_cancelled
+         count(*) filter (where d.status = 'cancelled'), count(*) filter (where d.status = 'collected')
+    into n, v_delivered, v_expired, v_cancelled, v_collected
     from delivery d where d.message_id = p_id and d.id >= esb_uuid_at(p_created - interval '1 day');
+  if v_collected > 0 then   -- these share the fate of what they have become part of
+    for v_fate in
+      select esb_fate(d.cursor) from delivery d
+       where d.message_id = p_id and d.status = 'collected' and d.id >= esb_uuid_at(p_created - interval '1 day') loop
+      if v_fate = 'pending' then return 'routed'; end if;
+      v_delivered := v_delivered + (v_fate = 'delivered')::int;
+      v_expired := v_expired + (v_fate = 'expired')::int;
+      v_cancelled := v_cancelled + (v_fate = 'cancelled')::int;
+    end loop;
+  end if;
   return case when n = 0 then 'accepted' when v_delivered = n then 'delivered' when v_delivered > 0 then 'partially_delivered'
               when v_expired = n then 'expired' when v_cancelled = n then 'cancelled' else 'failed' end;
+end $$;
+
+-- What has become of a delivery that was collected: the fate of the message it is part of, in words for deliveries.
+create or replace function esb_fate(p_cursor jsonb) returns text language plpgsql stable as $$
+declare v text;
+begin
+  select esb_message_status(m.id, m.deliver_at, m.created_at) into v from message m where m.id = (p_cursor->>'into')::uuid;
+  return case when v in ('accepted', 'scheduled', 'routed') then 'pending' when v in ('delivered', 'expired', 'cancelled') then v else 'dead' end;
 end $$;
 
 -- The deliveries of a message, open and ended, oldest first, each with its attempts. `held` says why one waits
@@ -40,7 +58,8 @@ create or replace function esb_message_deliveries(p_id uuid, p_created timestamp
                 else greatest(o.run_at, o.created_at, o.gate_until) end as next_at
       from o
     union all
-    select v.id, v.route_id, l.name, v.cursor, v.service_id, v.class, null, v.created_at, v.finished_at, v.last, v.attempts, v.status, null
+    select v.id, v.route_id, l.name, v.cursor, v.service_id, v.class, null, v.created_at, v.finished_at, v.last, v.attempts,
+           case v.status when 'collected' then esb_fate(v.cursor) else v.status end, null
       from delivery v join lane l on l.id = v.lane_id
      where v.message_id = p_id and v.id >= esb_uuid_at(p_created - interval '1 day'))
   select coalesce(json_agg(json_build_object('id', d.id, 'route_id', d.route_id, 'route', r.name, 'lane', d.lane, 'cursor', d.cursor,
@@ -100,7 +119,7 @@ begin
   select j.state into v_state from job j where j.id = p_delivery and j.pool = 2 for update;
   select d.status into v_status from delivery d where d.id = p_delivery for update;
   v_status := case when v_redacted is distinct from false then 'redacted' when v_state = 'f' then 'in_flight'
-                   when v_status in ('delivered', 'forbidden') then v_status else 'ok' end;
+                   when v_status in ('delivered', 'forbidden', 'collected') then v_status else 'ok' end;
   if v_status <> 'ok' then
     return query select v_status, v_message, null::int, null::text;
   else
