@@ -306,6 +306,15 @@ create table lane (
   constraint lane_name unique (pool, name)
 ) with (fillfactor = 50);
 
+-- Calls under way at services with declared limits, made outside of the services' lanes: by steps of runs, and by
+-- deliveries that choose their destination late. Each counts as one in flight in the lane.
+create table permit (
+  id      bigint generated always as identity primary key,
+  lane_id int not null,
+  until   timestamptz not null                        -- its holder is taken for dead then
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+create index permit_lane on permit (lane_id);         -- how many are in flight
+
 -- Everything that is not finished. Finished means deleted.
 create table job (
   id           uuid primary key,                      -- = message | delivery | strand | service (probe) | schedule

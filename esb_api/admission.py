@@ -61,10 +61,11 @@ class Places:
 
 @contextmanager
 def places_of(call: Call) -> Iterator[Places]:
-    """Places that are given back if the block ends with an exception."""
+    """Places that are given back if the block ends with an exception. Raises Overloaded before it begins."""
     places = Places(call)
-    try:
-        yield places
-    except BaseException:
-        places.give_back()
-        raise
+    with call.api.load.place():
+        try:
+            yield places
+        except BaseException:
+            places.give_back()
+            raise

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 from flask import Flask, Response
 from flask.sessions import SessionInterface, SessionMixin
 
 from esb_api import docs, limits, problems
+from esb_api.auth import authenticate
 from esb_api.call import Call, current_call
 from esb_api.context import Api, open_api
 from esb_api.front import Front
-from esb_api.operations import IdConverter, TextConverter, declared
+from esb_api.operations import AnyId, IdConverter, TextConverter, declared
 from esb_api.resources import RESOURCES
 from esb_workers import logs
-from esb_workers.errors import Unavailable
+from esb_workers.errors import EsbError, Unavailable
 from esb_workers.registry.clients import Client
 from esb_workers.registry.quotas import nearest_to_empty
 from esb_workers.settings import Settings
@@ -63,9 +65,27 @@ def make_app(api: Api) -> Flask:
     for resource in RESOURCES:
         app.register_blueprint(resource)
     docs.register(app)
+    app.register_error_handler(404, _no_such_path(AnyId(declared(app))))
     app.after_request(lambda response: finish(current_call(), response))
     app.wsgi_app = Front(app.wsgi_app, call_class, declared(app), finish)  # type: ignore[method-assign]
     return app
+
+
+def _no_such_path(any_id: AnyId) -> Callable[[Exception], Response]:
+    """Answers a path that does not exist. Where only an id in it is malformed, authentication comes first."""
+
+    def answer(error: Exception) -> Response:
+        call = current_call()
+        operation = any_id.operation(call.path, call.method)
+        if operation is not None:
+            call.operation = operation
+            try:
+                authenticate(call, operation.access, cached=False)
+            except EsbError as refusal:
+                return problems.answer_error(refusal)
+        return problems.answer_error(error)
+
+    return answer
 
 
 def finish(call: Call, response: Response) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from esb_api.auth import BUILTIN, GROUP, Authenticator
+from esb_api.load import Load
 from esb_api.metrics import Metrics
 from esb_api.waiting import Waiting
 from esb_workers import plugins
@@ -45,6 +46,7 @@ class Api:
     refusals: Refusals
     waiting: Waiting
     metrics: Metrics
+    load: Load
     #: For checks asked for by a person; everything else is called by the workers.
     http: HttpCaller
     authenticators: list[Authenticator] = field(default_factory=list)
@@ -68,6 +70,7 @@ def open_api(settings: Settings) -> Api:
     database = Database(settings.database_url.get_secret_value(), pool_size=settings.api_threads, name="esb api")
     ringer = Ringer(make_celery(settings))
     vault = Vault(settings.secret_keys)
+    metrics = Metrics()
     api = Api(
         settings=settings,
         database=database,
@@ -82,7 +85,8 @@ def open_api(settings: Settings) -> Api:
         ingress_book=Book(database, vault),
         refusals=Refusals(database),
         waiting=Waiting(settings.api_threads // 2),
-        metrics=Metrics(),
+        metrics=metrics,
+        load=Load(database, metrics, settings.max_backlog, settings.max_accept_ms),
         http=HttpCaller(AddressGuard.of(settings)),
     )
     api.authenticators = [make(api) for make in plugins.load(GROUP, BUILTIN).values()]

@@ -45,6 +45,7 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self._shed = Counter("esb_shed", "Requests refused for load.", ["reason"], registry=self.registry)
         # Finding a labelled child costs more than raising it; there are few combinations.
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
@@ -57,6 +58,10 @@ class Metrics:
             self._children[key] = found
         found[0].inc()
         found[1].observe(seconds)
+
+    def shed(self, reason: str) -> None:
+        """Count one request that was refused because of the `backlog` or the `database`."""
+        self._shed.labels(reason).inc()
 
     def text(self, database: Database) -> bytes:
         """Everything, in Prometheus's text form."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 from flask import Blueprint, Flask, Response
 from pydantic import BaseModel
-from werkzeug.routing import BaseConverter
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter, Map, Rule
 
 from esb_api.auth import authenticate
 from esb_api.call import Call, current_call
@@ -223,6 +224,28 @@ def _read_body(operation: Operation, call: Call) -> Any:
     if operation.merges or operation.raw:
         return value
     return (replaced if operation.method == "PUT" else validated)(operation.body, value)
+
+
+class AnyId:
+    """Finds the operation of a path whose ids are malformed: who may not make the call is told that first."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        self._operations = [operation for operation in operations if operation.names]
+        self._map = Map(
+            [
+                Rule(_rule(operation).replace("<id:", "<string:"), endpoint=number, methods=[operation.method])
+                for number, operation in enumerate(self._operations)
+            ],
+            converters={"text": TextConverter},
+            merge_slashes=False,
+        )
+
+    def operation(self, path: str, method: str) -> Operation | None:
+        """The operation that the request would be, were its ids well formed."""
+        try:
+            return self._operations[int(self._map.bind("").match(path, method)[0])]
+        except HTTPException:
+            return None
 
 
 def declared(app: Flask) -> list[Operation]:

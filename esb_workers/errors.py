@@ -154,6 +154,16 @@ class Unavailable(EsbError):
     retry_after = 2  # seconds
 
 
+class Overloaded(Unavailable):
+    """The bus takes no more for the moment."""
+
+    code = "overloaded"
+
+    def __init__(self, detail: str | None = None, *, retry_after: int, **extra: Any) -> None:
+        super().__init__(detail, **extra)
+        self.retry_after = retry_after  # seconds
+
+
 class Superseded(EsbError):
     """Another worker has taken this work over; the result is dropped."""
 

@@ -71,6 +71,18 @@ class Settings(BaseModel):
     api_threads: int = Field(16, ge=1, le=256, description="Threads in each API server process.")
     max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest request body, bytes (batches: 16 times this).")
 
+    max_backlog: int = Field(
+        2_000_000,
+        ge=0,
+        description="Messages and deliveries that may be due at once: beyond it, new work is answered 503. 0: no limit.",
+    )
+    max_accept_ms: int = Field(
+        5000,
+        ge=100,
+        le=60_000,
+        description="While an accept is under way for longer, its API process answers new work 503, milliseconds.",
+    )
+
     lease_seconds: float = Field(
         15,
         ge=2,

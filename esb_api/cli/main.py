@@ -9,6 +9,7 @@ import click
 
 from esb_api.cli import doctor, processes, rest
 from esb_api.cli.demo.command import demo
+from esb_api.cli.secrets import secrets
 from esb_api.client import ApiError
 from esb_workers.errors import EsbError
 
@@ -22,7 +23,7 @@ def esb() -> None:
     """
 
 
-for _command in (*processes.COMMANDS, demo, doctor.doctor, *rest.COMMANDS):
+for _command in (*processes.COMMANDS, demo, doctor.doctor, secrets, *rest.COMMANDS):
     esb.add_command(_command)
 
 

@@ -1,4 +1,4 @@
-"""Retry policies, as services, routes and workflows take them."""
+"""Retry policies, as services and routes take them."""
 
 from __future__ import annotations
 
@@ -24,5 +24,11 @@ class RetryPolicyBody(Body):
     jitter: Annotated[float, Field(ge=0, le=1, description="Share by which a delay is lengthened by chance.")] = 0.2
     schedule: Annotated[
         list[Annotated[int, milliseconds(0, _MONTH)]] | None,
-        Field(max_length=100, description="Delays one by one, in place of all the rest."),
+        Field(max_length=100, description="Delays one by one, in place of the five above."),
+    ] = None
+    max_age: Annotated[
+        int | None,
+        milliseconds(
+            1, 365 * 86_400_000, "Dead instead of a try that would come later than this after the delivery was made."
+        ),
     ] = None

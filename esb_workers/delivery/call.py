@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -12,6 +13,7 @@ from esb_workers.delivery.prepare import Prepared
 from esb_workers.errors import EsbError
 from esb_workers.registry.choice import Chooser, Chosen, NotNow
 from esb_workers.registry.instances import DEFAULT_TIMEOUT
+from esb_workers.registry.limits import Limits
 from esb_workers.registry.retries import Answered, Failed, Outcome, nearest
 from esb_workers.store.messages import StoredMessage
 from esb_workers.transport.adapter import MAX_BODY, Response
@@ -53,9 +55,10 @@ NO_TRANSPORT: Final = "no_transport"
 class Caller:
     """Makes attempts. One a process; safe for threads."""
 
-    def __init__(self, chooser: Chooser, transports: Transports, roomy: int = MAX_BODY) -> None:
+    def __init__(self, chooser: Chooser, limits: Limits, transports: Transports, roomy: int = MAX_BODY) -> None:
         """`roomy`: how much is read of an answer that is not only kept but goes on, bytes."""
         self._chooser = chooser
+        self._limits = limits
         self._transport = transports.get
         self._roomy = roomy
 
@@ -70,17 +73,26 @@ class Caller:
             return NotCalled(prepared, "expired", "expired")
         why: NotNow | None = None
         for option in prepared.options:
-            chosen = self._chooser.choose(option.destination, _longest(option))
-            if isinstance(chosen, Chosen):
-                transport = self._transport(chosen.instance.scheme)
-                if transport is not None:
-                    called = self._attempt(option, message, option.payload or payload, chosen, transport)
-                    self._report(called)
-                    return called
-                chosen = NotNow(NO_TRANSPORT)
+            with self._place(option) as refusal:
+                chosen = refusal or self._chooser.choose(option.destination, _longest(option))
+                if isinstance(chosen, Chosen):
+                    transport = self._transport(chosen.instance.scheme)
+                    if transport is not None:
+                        called = self._attempt(option, message, option.payload or payload, chosen, transport)
+                        self._report(called)
+                        return called
+                    chosen = NotNow(NO_TRANSPORT)
             why = why or chosen
+            if refusal is not None:
+                break  # it is not held, only busy: its turn comes
         assert why is not None
         return NotCalled(prepared, "held", why.reason, why.retry_ms)
+
+    def _place(self, option: Prepared) -> AbstractContextManager[NotNow | None]:
+        """A place at the option's service; what stands in the service's own lane has got one by its claim."""
+        if "any" not in (option.claim.cursor or {}):
+            return nullcontext()
+        return self._limits.place(option.destination.name, _longest(option))
 
     def _attempt(
         self, prepared: Prepared, message: StoredMessage, payload: str, chosen: Chosen, transport: Transport

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from esb_workers.registry.retries import Outcome, Random, RetryPolicy, parse_retry_after
 
@@ -34,11 +34,14 @@ class Dead:
 Decision = Delivered | Retry | Dead
 
 
-def decide(outcome: Outcome, tries: int, policy: RetryPolicy, now: datetime, random: Random) -> Decision:
-    """Judge an attempt; `tries` counts those of the present budget before it.
+def decide(
+    outcome: Outcome, tries: int, policy: RetryPolicy, now: datetime, random: Random, begun: datetime | None = None
+) -> Decision:
+    """Judge an attempt; `tries` counts those of the present budget before it, `begun` is when that budget began.
 
     2xx is delivered; 408, 425, 429, 5xx, time-outs and lost connections are retried while the policy has
-    retries left; everything else is dead at once. `Retry-After` lengthens a delay whatever `maxDelay` says.
+    retries left; everything else is dead at once. `Retry-After` lengthens a delay whatever `maxDelay` says. A try that
+    would come later than the policy's `maxAge` after `begun` is not waited for.
     """
     if outcome.ok:
         return Delivered()
@@ -46,4 +49,11 @@ def decide(outcome: Outcome, tries: int, policy: RetryPolicy, now: datetime, ran
         return Dead(outcome.error_class, disables=getattr(outcome, "status", None) == GONE)
     delay = policy.delay(tries + 1, random)
     asked = parse_retry_after(outcome.retry_after, now)
-    return Retry(max(delay, asked or 0), outcome.error_class)
+    wait = max(delay, asked or 0)
+    if policy.max_age is not None and begun is not None and wait > policy.max_age - _milliseconds(now - begun):
+        return Dead(outcome.error_class)
+    return Retry(wait, outcome.error_class)
+
+
+def _milliseconds(span: timedelta) -> float:
+    return span.total_seconds() * 1000

@@ -96,7 +96,10 @@ def _decision(called: Called, chance: Callable[[], float]) -> Decision:
     if called.truncated and called.outcome.ok:
         return Dead(ANSWER_TOO_LARGE)  # the stop has done its part, but what it answered cannot go on whole
     policy = nearest(called.prepared.plan.retry_policy, called.chosen.instance.retry_policy, default=DEFAULT_POLICY)
-    return decide(called.outcome, called.prepared.claim.tries, policy, datetime.now(UTC), chance)
+    claim = called.prepared.claim
+    again = (claim.cursor or {}).get("since")  # taken up again by hand: a fresh budget, of time as well
+    begun = datetime.fromisoformat(again) if again else claim.created_at
+    return decide(called.outcome, claim.tries, policy, datetime.now(UTC), chance, begun)
 
 
 def _ending(decision: Decision, prepared: Prepared) -> dict[str, Any]:

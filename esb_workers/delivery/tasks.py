@@ -13,6 +13,7 @@ from esb_workers.delivery.prepare import Prepared, Preparer
 from esb_workers.delivery.record import Record
 from esb_workers.registry.choice import Chooser
 from esb_workers.registry.instances import Directory
+from esb_workers.registry.limits import Limits
 from esb_workers.registry.secrets import Vault
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.runtime.slots import Outcome, SlotEngine
@@ -38,7 +39,7 @@ class DeliveryWork:
     def __init__(self, database: Database, directory: Directory, transports: Transports, roomy: int = MAX_BODY) -> None:
         self._database = database
         self._preparer = Preparer(database, directory, RouteBook())
-        self._caller = Caller(Chooser(database, directory), transports, roomy)
+        self._caller = Caller(Chooser(database, directory), Limits(database, directory), transports, roomy)
 
     def prepare(self, claims: Sequence[Claim]) -> Sequence[Prepared]:
         """The first act, for all of a claim."""

@@ -30,11 +30,22 @@ def with_keys(settings: Settings) -> Keyed:
     if admin is None:
         text, made = _kept(settings.data_dir / ADMIN_KEY_FILE, secrets.token_hex(24))
         admin, fresh = SecretStr(text), text if made else None
-    ciphers = settings.secret_keys
-    if not ciphers:
-        text, _ = _kept(settings.data_dir / SECRET_KEYS_FILE, base64.urlsafe_b64encode(os.urandom(32)).decode())
-        ciphers = tuple(part for part in text.split(",") if part)
-    return Keyed(settings.model_copy(update={"admin_key": admin, "secret_keys": ciphers}), fresh)
+    return Keyed(settings.model_copy(update={"admin_key": admin, "secret_keys": secret_keys_of(settings)}), fresh)
+
+
+def secret_keys_of(settings: Settings) -> tuple[str, ...]:
+    """The encryption keys, newest first: those of the settings, else of the data directory, else a new one there."""
+    if settings.secret_keys:
+        return settings.secret_keys
+    text, _ = _kept(settings.data_dir / SECRET_KEYS_FILE, base64.urlsafe_b64encode(os.urandom(32)).decode())
+    return tuple(part for part in text.split(",") if part)
+
+
+def add_secret_key(settings: Settings, key: str) -> Path:
+    """Put an encryption key in front of those in the data directory; the file that keeps them."""
+    file = settings.data_dir / SECRET_KEYS_FILE
+    write_private(file, ",".join((key, *secret_keys_of(settings))) + "\n")
+    return file
 
 
 def _kept(file: Path, new: str) -> tuple[str, bool]:

@@ -18,6 +18,7 @@ from esb_workers.orchestration.world import Answer, Held, ServiceReply, ServiceR
 from esb_workers.registry import selection
 from esb_workers.registry.choice import Chooser, Chosen, NotNow
 from esb_workers.registry.instances import DEFAULT_TIMEOUT, Directory, Instance
+from esb_workers.registry.limits import LIMIT_REACHED, Limits
 from esb_workers.registry.retries import Answered, nearest, parse_retry_after
 from esb_workers.registry.selection import Destination
 from esb_workers.store.engine import Database
@@ -37,7 +38,7 @@ MAX_DEPTH: Final = 64
 #: When a service has its share of this process's slots, the next call looks again after this, milliseconds.
 BUSY_RETRY: Final = 50
 #: What a run waits for; anything else that keeps a service from being called fails the attempt.
-_HELD: Final = frozenset({selection.MAINTENANCE, selection.CIRCUIT_OPEN})
+_HELD: Final = frozenset({selection.MAINTENANCE, selection.CIRCUIT_OPEN, LIMIT_REACHED})
 #: Headers of a step or a service that would break what the bus promises about a call.
 _WEB: Final = frozenset({"http", "https"})
 _SEALED: Final = frozenset({"idempotency-key", "webhook-id", "webhook-timestamp", "webhook-signature"})
@@ -84,6 +85,7 @@ class ServiceCaller:
         self._chooser = chooser
         self._http = http
         self._others = others  # for endpoints that are not HTTP
+        self._limits = Limits(database, directory)
         self._bulkhead = Bulkhead(share)
 
     def call(self, request: ServiceRequest) -> ServiceReply:
@@ -98,10 +100,11 @@ class ServiceCaller:
         with self._bulkhead.place(destination.name) as free:
             if not free:
                 return Held("busy", BUSY_RETRY)
-            chosen = self._chooser.choose(destination, request.timeout_ms or 60_000)
-            if isinstance(chosen, NotNow):
-                return _not_now(chosen, destination.name)
-            return self._attempt(request, chosen)
+            with self._limits.place(destination.name, request.timeout_ms or 60_000) as refusal:
+                chosen = refusal or self._chooser.choose(destination, request.timeout_ms or 60_000)
+                if isinstance(chosen, NotNow):
+                    return _not_now(chosen, destination.name)
+                return self._attempt(request, chosen)
 
     def _attempt(self, request: ServiceRequest, chosen: Chosen) -> ServiceReply:
         instance = chosen.instance

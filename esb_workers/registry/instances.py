@@ -52,6 +52,7 @@ class Instance:
     key: bytes | None
     old_key: bytes | None
     old_key_until: float  # seconds since the epoch
+    limited: bool = False  # it declares how many calls it bears at once, or in a second
 
     def keys(self, now: float) -> tuple[bytes, ...]:
         """The keys that sign now: the newest, and the one before while the rotation's overlap lasts."""
@@ -151,4 +152,5 @@ class Directory:
             key=self._opened(row.secret) if row.secret else None,
             old_key=self._opened(row.old_secret) if row.old_secret else None,
             old_key_until=row.old_secret_until.timestamp() if row.old_secret_until else 0.0,
+            limited="maxConcurrency" in given or "ratePerSecond" in given,
         )

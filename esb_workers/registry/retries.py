@@ -26,7 +26,7 @@ STANDARD_SCHEDULE: Final = tuple(
 )
 #: How far `Retry-After` may put off the next try, milliseconds.
 MAX_RETRY_AFTER: Final = 24 * HOUR
-_MAX_RETRIES, _MAX_DELAY, _MAX_SCHEDULE = 1000, 30 * 24 * HOUR, 100
+_MAX_RETRIES, _MAX_DELAY, _MAX_SCHEDULE, _MAX_AGE = 1000, 30 * 24 * HOUR, 100, 365 * 24 * HOUR
 
 #: A number in [0, 1).
 Random = Callable[[], float]
@@ -49,6 +49,7 @@ class RetryPolicy:
     max_delay: int = 60_000
     jitter: float = 0.2
     schedule: tuple[int, ...] | None = None
+    max_age: int | None = None  # a try that would come later than this after the beginning is not made
 
     @property
     def retries(self) -> int:
@@ -87,7 +88,7 @@ def nearest(*candidates: T | None, default: T) -> T:
     return next((candidate for candidate in candidates if candidate is not None), default)
 
 
-_FIELDS: Final = ("maxRetries", "backoffStrategy", "initialDelay", "maxDelay", "jitter", "schedule")
+_FIELDS: Final = ("maxRetries", "backoffStrategy", "initialDelay", "maxDelay", "jitter", "schedule", "maxAge")
 
 
 def parse_retry_policy(value: Mapping[str, Any], path: str = "retryPolicy") -> RetryPolicy:
@@ -115,6 +116,7 @@ def _policy(given: Mapping[str, Any]) -> RetryPolicy:
         max_delay=given.get("maxDelay", 60_000),
         jitter=given.get("jitter", 0.2 if not schedule else 0.0),
         schedule=tuple(schedule) if schedule else None,
+        max_age=given.get("maxAge"),
     )
 
 
@@ -124,6 +126,8 @@ def _complaint(name: str, item: Any) -> str | None:
             return _whole(item, 0, _MAX_RETRIES)
         case "initialDelay" | "maxDelay":
             return _whole(item, 0, _MAX_DELAY)
+        case "maxAge":
+            return _whole(item, 1, _MAX_AGE)
         case "backoffStrategy":
             known = get_args(Backoff)
             return None if item in known else f"must be one of {', '.join(known)}"

@@ -49,6 +49,10 @@ class Vault:
         """`secret`, encrypted."""
         return self._fernet.encrypt(secret.encode()).decode()
 
+    def reseal(self, sealed: str) -> str:
+        """The same secret, encrypted with the newest key. Raises SettingsError if none of the keys has written it."""
+        return self.seal(self.open(sealed))
+
     def open(self, sealed: str) -> str:
         """The secret in `sealed`. Raises SettingsError if none of the keys has written it."""
         try:

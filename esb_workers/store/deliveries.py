@@ -43,13 +43,18 @@ def record(
     """Record attempts. For those still ours, in the same transaction: disable instances, send replies, go on."""
     if not disables and not replies and not onwards:
         with database.cursor() as cursor:
-            return jobs.done(cursor, worker, rows)
+            done = jobs.done(cursor, worker, rows)
+            if len(done.ids) < len(rows):
+                jobs.superseded(cursor, rows, done)
+            return done
     with database.raw_transaction() as cursor:
         # Services before jobs, as in deregistering, and in order: nobody waits in a circle.
         instances.lock(cursor, sorted(set(disables.values())))
         cancelled = _cancelled(cursor, onwards) if onwards else ()
         done = jobs.done(cursor, worker, rows)
         ours = set(done.ids)
+        if len(ours) < len(rows):
+            jobs.superseded(cursor, rows, done)
         for service_id in sorted({service for delivery, service in disables.items() if delivery in ours}):
             instances.disable(cursor, service_id)
         for delivery in sorted(ours & replies.keys()):

@@ -6,7 +6,7 @@ from esb_workers.store.engine import Cursor
 from esb_workers.store.jobs import QueueFigures
 from esb_workers.store.jobs import figures as queues
 
-__all__ = ["QueueFigures", "attempts", "executions", "queues", "server_version"]
+__all__ = ["QueueFigures", "attempts", "backlog_exceeds", "executions", "queues", "server_version"]
 
 
 def attempts(cursor: Cursor) -> dict[str, int]:
@@ -31,6 +31,25 @@ def executions(cursor: Cursor) -> dict[str, int]:
             or id = any(array(select execution_id from job where pool = 3 and execution_id is not null))
          group by 1""")
     return {"running": 0, "completed": 0, "failed": 0} | {status: int(count) for status, count in cursor.fetchall()}
+
+
+def backlog_exceeds(cursor: Cursor, limit: int) -> bool:
+    """Whether more than `limit` messages and deliveries are due, or wait behind one of their key, and are not held.
+
+    PostgreSQL's own estimate of the table answers at once as long as it is far below; else they are counted.
+    """
+    cursor.execute("""
+        select greatest(c.reltuples, s.n_live_tup) from pg_class c left join pg_stat_user_tables s on s.relid = c.oid
+         where c.oid = 'job'::regclass""")
+    (estimate,) = cursor.fetchone()  # type: ignore[misc]
+    if estimate < limit / 2:
+        return False
+    cursor.execute(
+        "select count(*) > %(limit)s from (select 1 from job j join lane l on l.id = j.lane_id"
+        " where j.pool in (1, 2) and j.state in ('r', 'q') and l.gate_until <= now() limit %(limit)s + 1) x",
+        {"limit": limit},
+    )
+    return bool(cursor.fetchone()[0])  # type: ignore[index]
 
 
 def server_version(cursor: Cursor) -> str:

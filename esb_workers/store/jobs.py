@@ -82,6 +82,13 @@ def done(cursor: Cursor, worker: int, results: Sequence[Mapping[str, Any]]) -> D
     return done_of(cursor)._replace(timers=any(r["o"] in ("retry", "hold") for r in results))
 
 
+def superseded(cursor: Cursor, results: Sequence[Mapping[str, Any]], recorded: Done) -> None:
+    """Keep what attempts found whose deliveries were another's by then: those of `results` that are not `recorded`."""
+    ours = set(recorded.ids)
+    late = [{name: row.get(name) for name in ("id", "attempt", "detail")} for row in results if row["id"] not in ours]
+    cursor.execute("select esb_superseded(%s::jsonb)", (dumps(late),))
+
+
 def done_of(cursor: Cursor) -> Done:
     rows = cursor.fetchall()
     keys = list(dict.fromkeys(Key(lane, okey) for _, lane, okey in rows if okey is not None))

@@ -283,6 +283,13 @@ lane = Table(
     Column("tat", Moment, nullable=False, server_default=FetchedValue()),
     Column("next_at", Moment, nullable=False, server_default=FetchedValue()),
 )
+permit = Table(
+    "permit",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("lane_id", Integer, nullable=False),
+    Column("until", Moment, nullable=False),
+)
 job = Table(
     "job",
     metadata,

@@ -17,7 +17,7 @@ from esb_workers.registry.secrets import Vault
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.runtime.slots import SlotEngine
 from esb_workers.settings import Settings
-from esb_workers.store import circuits, lanes
+from esb_workers.store import circuits, deliveries, jobs, lanes, workers
 from esb_workers.store.engine import Database
 from esb_workers.store.ids import new_id
 from tests.support.receiver import Hit, Receiver, Reply
@@ -457,6 +457,32 @@ def test_with_one_circuit_open_the_other_instance_takes_the_deliveries(
 
 
 # --- order, replies
+
+
+def test_an_attempt_that_comes_back_when_another_has_been_made_is_superseded(world: World) -> None:
+    delivery = world.deliver("nobody")
+    with world.database.cursor() as cursor:
+        cursor.execute("update lane set gate_until = '-infinity'")
+        first, second = (workers.register(cursor, DELIVERY, "here", 1, "0", 60) for _ in range(2))
+        (lost,) = jobs.claim(cursor, DELIVERY, first, 1, 1)
+        workers.retire(cursor, first)
+        jobs.sweep(cursor)
+        (taken,) = jobs.claim(cursor, DELIVERY, second, 1, 1)
+    outcomes = world.sql("select number, outcome from attempt where delivery_id = %s", delivery)
+    assert outcomes == [(1, "unknown")]
+    found = {"id": delivery, "o": "ok", "detail": {"statusCode": 200}}
+    assert (
+        deliveries.record(
+            world.database, first, [found | {"attempt": lost.attempt}], disables={}, replies={}, onwards={}
+        ).ids
+        == []
+    )
+    assert world.ended(delivery) is None, "it decides nothing"
+    attempts = world.sql("select number, outcome, detail->>'statusCode' from attempt where delivery_id = %s", delivery)
+    assert attempts == [(1, "superseded", "200")]
+    assert deliveries.record(
+        world.database, second, [found | {"attempt": taken.attempt}], disables={}, replies={}, onwards={}
+    ).ids
 
 
 def test_a_key_is_delivered_in_order_over_retries(world: World, receiver: Receiver, eventually: Eventually) -> None:

@@ -464,6 +464,16 @@ def test_a_retry_by_hand_is_the_probe_of_an_open_circuit(
     settled(api, other, eventually, "delivered")
 
 
+@pytest.mark.parametrize("path", ["/services/7", "/routing/routes/x/", "/routing/deliveries/nonsense/retry"])
+def test_who_may_not_call_is_told_so_before_a_malformed_id_is(api: ApiClient, path: str) -> None:
+    method = "POST" if path.endswith("retry") else "GET"
+    path = path.rstrip("/")
+    client = api.post("/clients", {"name": "c"}).json["apiKey"]
+    assert [api.with_key(key).call(method, path).status_code for key in (None, "wrong", client)] == [401, 401, 403]
+    assert api.call(method, path).status_code == 404
+    assert api.with_key(None).get("/no/such/path").status_code == 404
+
+
 def test_a_method_that_the_path_of_an_act_lacks_is_405(api: ApiClient) -> None:
     for act, method in (("replay", "POST"), ("cancel", "POST"), ("payload", "DELETE")):
         answer = api.get(f"/routing/messages/a/7/{act}")

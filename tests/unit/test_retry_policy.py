@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -98,6 +98,7 @@ def test_jitter_only_lengthens_and_the_cap_holds(policy: RetryPolicy, retry: int
         ({"jitter": float("nan")}, "jitter"),
         ({"schedule": 5}, "schedule"),
         ({"schedule": [1, -1]}, "schedule"),
+        ({"maxAge": 0}, "maxAge"),
         ({"retries": 3}, "retries"),
     ],
 )
@@ -180,6 +181,14 @@ def test_retry_after_lengthens_a_delay_whatever_the_cap_says_and_never_shortens_
     capped = RetryPolicy(initial_delay=1000, max_delay=2000, jitter=0)
     assert decide(Answered(429, "3600"), 0, capped, NOW, never) == Retry(HOUR, "HttpStatus.429")
     assert decide(Answered(503, "0"), 0, capped, NOW, never) == Retry(1000, "HttpStatus.503")
+
+
+def test_a_try_that_would_come_after_the_total_age_is_not_waited_for() -> None:
+    aged = parse_retry_policy({"schedule": [1000, 1000], "maxAge": 10_000})
+    begun = [NOW - timedelta(seconds=seconds) for seconds in (0, 9, 9.001, 60)]
+    found = [decide(Answered(500), 0, aged, NOW, never, moment) for moment in begun]
+    assert [type(decision) for decision in found] == [Retry, Retry, Dead, Dead]
+    assert decide(Answered(503, "3600"), 0, aged, NOW, never, NOW) == Dead("HttpStatus.503")
 
 
 def test_the_circuit_counts_server_errors_408_timeouts_and_connections_only() -> None:

@@ -44,7 +44,8 @@ begin
     select l.id lid, greatest(0, least(
         coalesce((select u.n from unnest(p_room_lane, p_room_n) u(l, n) where u.l = l.id), p_room),
         case when l.max_concurrency is not null
-             then l.max_concurrency - (select count(*) from job f where f.lane_id = l.id and f.state = 'f') end,
+             then l.max_concurrency - (select count(*) from job f where f.lane_id = l.id and f.state = 'f')
+                  - (select count(*) from permit p where p.lane_id = l.id and p.until > now()) end,
         case when l.rate is not null
              then floor(extract(epoch from clock_timestamp() - greatest(l.tat, clock_timestamp() - make_interval(secs => l.burst / l.rate))) * l.rate
                         + 0.001) end))::int n   -- the clock moves on while it is read twice

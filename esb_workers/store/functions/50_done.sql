@@ -84,6 +84,14 @@ returns table (id uuid, lane_id int, okey text) language sql volatile as $$
   select own.id, own.lane_id, own.okey from own                 -- missing ids were superseded: drop their results
 $$;
 
+-- Attempts that came back after their deliveries had been taken from their workers: what they found is kept, and
+-- decides nothing. r = [{id, attempt, detail}].
+create or replace function esb_superseded(r jsonb) returns void language sql volatile set enable_seqscan = off as $$
+  update attempt a set outcome = 'superseded', detail = x.detail, finished_at = now()
+    from jsonb_to_recordset(r) as x(id uuid, attempt int, detail jsonb)
+   where a.delivery_id = x.id and a.number = x.attempt and a.outcome = 'unknown' and x.detail is not null
+$$;
+
 -- Ends the open deliveries of a lane as dead, those in flight as soon as they come back; in chunks, by id.
 create or replace function esb_end_lane(p_lane int, p_class text, p_limit int) returns int language sql volatile as $$
   with own as materialized (
@@ -118,7 +126,7 @@ $$;
 create or replace function esb_retry(p_delivery uuid) returns table (lane_id int, okey text) language plpgsql volatile as $$
 declare d delivery;
 begin
-  update job j set tries = 0, losses = 0, run_at = now(), state = case when j.state in ('s', 'b') then 'r' else j.state end::"char", cursor = j.cursor - 'held' - 'blocked'
+  update job j set tries = 0, losses = 0, run_at = now(), state = case when j.state in ('s', 'b') then 'r' else j.state end::"char", cursor = coalesce(j.cursor, '{}') - 'held' - 'blocked' || jsonb_build_object('since', now())
    where j.id = p_delivery and j.pool = 2 and j.state <> 'f';
   if found then
     return query select j.lane_id, j.okey from job j where j.id = p_delivery;
@@ -132,6 +140,7 @@ begin
    where d.last is not null on conflict do nothing;
   insert into job (id, pool, lane_id, route_id, okey, state, seq, attempt, message_id, created_at, cursor) overriding system value
   values (d.id, 2, d.lane_id, d.route_id, d.okey, case when d.okey is null then 'r' else 'q' end::"char",
-          coalesce(d.seq, nextval(pg_get_serial_sequence('job', 'seq'))), d.attempts, d.message_id, d.created_at, d.cursor);
+          coalesce(d.seq, nextval(pg_get_serial_sequence('job', 'seq'))), d.attempts, d.message_id, d.created_at,
+          coalesce(d.cursor, '{}') || jsonb_build_object('since', now()));
   return query select d.lane_id, d.okey;
 end $$;
