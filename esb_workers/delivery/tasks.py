@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+from esb_workers import logs
 from esb_workers.delivery import record
 from esb_workers.delivery.call import Called, Caller
 from esb_workers.delivery.plan import RouteBook
@@ -65,22 +66,23 @@ class DeliveryWork:
 
 
 def _tell(called: Called, written: Record) -> None:
-    message = called.prepared.message
-    level = logging.INFO if called.outcome.ok else logging.WARNING
-    if not log.isEnabledFor(level):
-        return
+    message, claim = called.prepared.message, called.prepared.claim
     fields = {
-        "message_id": message.id if message else None,
-        "delivery_id": called.prepared.claim.id,
-        "correlation_id": message.correlation_id if message else None,
+        "messageId": message.id if message else None,
+        "deliveryId": claim.id,
+        "correlationId": message.correlation_id if message else None,
         "service": called.prepared.service,
-        "attempt": called.prepared.claim.attempt,
-        "duration_ms": called.duration_ms,
-        "status_code": getattr(called.outcome, "status", None),
+        "attempt": claim.attempt,
+        "durationMs": called.duration_ms,
+        "statusCode": getattr(called.outcome, "status", None),
         "error": called.error,
         "next": written.row["o"],
     }
-    log.log(level, "delivered" if called.outcome.ok else "attempt failed", extra=fields)
+    said = {name: value for name, value in fields.items() if value is not None}
+    if called.outcome.ok:
+        logs.event(log, "delivered", **said)
+    else:
+        logs.event(log, "attempt failed", logging.WARNING, **said)
 
 
 class DeliveryEngine(SlotEngine):

@@ -10,7 +10,7 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -29,10 +29,12 @@ from esb_workers.store.jobs import Claim, Done
 log = logging.getLogger(__name__)
 
 #: Outcomes recorded by one statement at most, and how long the first of them waits for others, seconds.
-FLUSH_COUNT = 50
+FLUSH_COUNT = 100
 FLUSH_AFTER = 0.005
 #: How long a claim waits under load for slots to come free and rows to gather, seconds: see runtime.pace.
 GATHER = 0.003
+#: How long tasks wait for slots that are awake before further ones are woken, seconds.
+RAMP = 0.001
 
 
 class Outcome(NamedTuple):
@@ -86,7 +88,8 @@ class SlotEngine(Engine):
         self._lock = threading.Lock()
         self._in_flight = 0
         self._windows = LaneWindows(slots)
-        self._tasks: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._tasks: deque[_Item] = deque()
+        self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()  # each wakes one slot; False: for good
         self._results: queue.SimpleQueue[tuple[_Item, Any] | None] = queue.SimpleQueue()
         self._freed = threading.Event()
         self._unrecorded = 0
@@ -156,13 +159,36 @@ class SlotEngine(Engine):
             self._unrecorded += len(claims)
             for claim in claims:
                 self._windows.started(claim.lane_id, claim.id, now)
-        for claim, task in zip(claims, tasks, strict=True):
-            self._tasks.put(_Item(worker, claim, task))
+        self._tasks.extend(_Item(worker, claim, task) for claim, task in zip(claims, tasks, strict=True))
+        self._wake_slots(len(claims))
+
+    def _wake_slots(self, count: int) -> None:
+        """Wake one slot for `count` tasks, and twice as many every RAMP for as long as some are not taken.
+
+        Where calls are quick, one or two slots do them one after the other, which costs half of what it costs to have
+        a thread wake for each and all of them wait for the interpreter; where they are slow, a few milliseconds later
+        every task has a slot.
+        """
+        woken = 0
+        more = 1
+        while self._tasks and woken < count:
+            if woken:
+                time.sleep(RAMP)
+            for _ in range(more):
+                self._tokens.put(True)
+            woken += more
+            more *= 2
 
     # --- slots ---------------------------------------------------------------------------------------
 
     def _slot(self) -> None:
-        while (item := self._tasks.get()) is not None:
+        while True:
+            try:
+                item = self._tasks.popleft()
+            except IndexError:
+                if not self._tokens.get():
+                    return
+                continue
             outcome = self._run(item)
             with self._lock:
                 self._in_flight -= 1
@@ -188,18 +214,25 @@ class SlotEngine(Engine):
 
     def _complete(self) -> None:
         while (first := self._results.get()) is not None:
+            # Slept through, not waited for: to be woken by each outcome would cost as much as to record it.
+            time.sleep(FLUSH_AFTER)
             batch = [first]
-            until = time.monotonic() + FLUSH_AFTER
-            while len(batch) < FLUSH_COUNT and (left := until - time.monotonic()) > 0:
-                try:
-                    item = self._results.get(timeout=left)
-                except queue.Empty:
-                    break
-                if item is None:
-                    self._flush(batch)
-                    return
-                batch.append(item)
+            last = self._gather(batch)
             self._flush(batch)
+            if last:
+                return
+
+    def _gather(self, batch: list[tuple[_Item, Any]]) -> bool:
+        """Add what is there to `batch`; whether that was the end of all."""
+        try:
+            while len(batch) < FLUSH_COUNT:
+                item = self._results.get_nowait()
+                if item is None:
+                    return True
+                batch.append(item)
+        except queue.Empty:
+            pass
+        return False
 
     def _flush(self, batch: list[tuple[_Item, Any]]) -> None:
         by_worker: dict[int, list[tuple[_Item, Any]]] = {}
@@ -246,5 +279,5 @@ class SlotEngine(Engine):
         while self._busy() and time.monotonic() < deadline:
             time.sleep(0.01)
         for _ in range(self._slots):
-            self._tasks.put(None)
+            self._tokens.put(False)
         self._results.put(None)
