@@ -106,13 +106,14 @@ create table health_check (
 ) partition by range (id);
 create index health_check_service on health_check (service_id, id);   -- GET /services/{id}/health
 
--- Keys that may only send heartbeats of one service.
+-- Keys that may do one thing for one service: send its heartbeat, or pull its deliveries.
 create table service_key (
   id         text primary key,                        -- public part of the key
   service_id uuid not null references service on delete cascade,
   hash       bytea not null,
   created_at timestamptz not null default now(),
-  expires_at timestamptz
+  expires_at timestamptz,
+  scope      text not null default 'heartbeat' constraint service_key_scope check (scope in ('heartbeat', 'pull'))
 );
 
 -- === Client registry ====================================================================================
@@ -299,7 +300,7 @@ create table lane (
   max_concurrency int,
   rate            float8,                             -- per second
   burst           int not null default 1,
-  gate            text,                               -- why it is closed: maintenance | no_instance | circuit_open
+  gate            text,                               -- why it is closed: maintenance | no_instance | circuit_open | pull
   gate_until      timestamptz not null default '-infinity',   -- open when past; written by people and the circuit only
   tat             timestamptz not null default '-infinity',   -- GCRA's theoretical arrival time; written by the claim only
   next_at         timestamptz not null default '-infinity',   -- not to be visited before; written by the claim only
@@ -324,7 +325,7 @@ create table job (
                  's',    -- scheduled: waits for run_at                  -> r
                  'q',    -- queued behind another row of its key         -> r
                  'r',    -- ready                                        -> f
-                 'f',    -- in flight, held by worker_id                 -> (deleted) s r p b
+                 'f',    -- in flight, held by worker_id (0: pulled)     -> (deleted) s r p b
                  'p',    -- parked: a strand that waits for a wake-up    -> r; a delivery in a group -> r q (deleted)
                  'b')),  -- blocked: needs a decision                    -> r (deleted)
   run_at       timestamptz not null default now(),    -- fresh rows: shifted back by 30 s a priority point

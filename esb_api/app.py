@@ -15,7 +15,7 @@ from esb_api.auth import authenticate
 from esb_api.call import Call, current_call
 from esb_api.context import Api, open_api
 from esb_api.front import Front
-from esb_api.operations import AnyId, IdConverter, TextConverter, declared
+from esb_api.operations import AnyId, IdConverter, TextConverter, WordConverter, declared
 from esb_api.resources import RESOURCES
 from esb_workers import logs
 from esb_workers.errors import EsbError, Unavailable
@@ -62,6 +62,7 @@ def make_app(api: Api) -> Flask:
     problems.register(app)
     app.url_map.converters["id"] = IdConverter
     app.url_map.converters["text"] = TextConverter
+    app.url_map.converters["word"] = WordConverter
     for resource in RESOURCES:
         app.register_blueprint(resource)
     docs.register(app)

@@ -79,7 +79,7 @@ def _holder(api: Api, call: Call, key: str, cached: bool) -> Principal:
         raise Unauthenticated("This key has expired.", code="key_expired")
     if holder.client is not None:
         return Principal("client", client=holder.client, rev=rev)
-    return Principal("service", service_id=holder.service_id, rev=rev)
+    return Principal("service", service_id=holder.service_id, scope=holder.scope, rev=rev)
 
 
 def _check_client(principal: Principal) -> None:

@@ -11,9 +11,11 @@ from esb_api.waiting import Waiting
 from esb_workers import plugins
 from esb_workers.app import make_celery
 from esb_workers.bus import Bus
+from esb_workers.delivery.pull import Puller
 from esb_workers.errors import SettingsError
 from esb_workers.orchestration.start import Orchestration
 from esb_workers.registry.clients import Clients, KeyRing
+from esb_workers.registry.instances import Directory
 from esb_workers.registry.quotas import Quotas
 from esb_workers.registry.rejections import Rejections
 from esb_workers.registry.secrets import Vault
@@ -37,6 +39,7 @@ class Api:
     keys: KeyRing
     bus: Bus
     services: Services
+    puller: Puller
     orchestration: Orchestration
     clients: Clients
     quotas: Quotas
@@ -71,6 +74,10 @@ def open_api(settings: Settings) -> Api:
     ringer = Ringer(make_celery(settings))
     vault = Vault(settings.secret_keys)
     metrics = Metrics()
+
+    def settled() -> None:  # a reply or the next stop of a slip may be due
+        ringer.ring("delivery")
+
     api = Api(
         settings=settings,
         database=database,
@@ -78,6 +85,7 @@ def open_api(settings: Settings) -> Api:
         bus=Bus(database, ringer),
         orchestration=Orchestration(database, ringer),
         services=Services(database, vault),
+        puller=Puller(database, Directory(vault), settled),
         clients=Clients(database),
         quotas=Quotas(database, settings.redis_for_quotas()),
         rejections=Rejections(database),

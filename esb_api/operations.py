@@ -26,6 +26,8 @@ from esb_workers.store.engine import StaleRevision
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 #: How often a call is done anew because registrations changed while it ran.
 ATTEMPTS: Final = 5
+#: Path parameters that are names of resources, which hold no slash.
+_WORDS: Final = frozenset({"service"})
 
 
 class IdConverter(BaseConverter):
@@ -47,6 +49,12 @@ class TextConverter(BaseConverter):
 
     regex = r".+?(?<!/replay)(?<!/cancel)(?<!/payload)"
     part_isolating = False
+
+
+class WordConverter(BaseConverter):
+    """A name without slashes: what stands behind one is another path."""
+
+    regex = "[^/]+"
 
 
 class View(Protocol):
@@ -162,6 +170,8 @@ def _rule(operation: Operation) -> str:
     """The path in Flask's form."""
 
     def part(match: re.Match[str]) -> str:
+        if match[1] in _WORDS:
+            return f"<word:{match[1]}>"
         return f"<text:{match[1]}>" if match[1] in operation.texts else f"<id:{match[1]}>"
 
     return re.sub(r"{(\w+)}", part, operation.path)

@@ -17,8 +17,9 @@ class Principal:
 
     kind: Kind
     client: Client | None = None
-    #: The one service whose heartbeat a service key may send.
+    #: The one service that a service key is for, and what it may do there: `heartbeat` or `pull`.
     service_id: str | None = None
+    scope: str = ""
     #: Revision of the registrations that `client` was read at; None where nothing cached was used. A
     #: decision by a cached record holds only if the accepting transaction still finds this revision.
     rev: int | None = None

@@ -12,6 +12,7 @@ from esb_api.resources.execution_graphs import execution_graphs
 from esb_api.resources.executions import executions
 from esb_api.resources.ingress import ingress
 from esb_api.resources.messages import messages
+from esb_api.resources.pull import pull
 from esb_api.resources.routes import routes
 from esb_api.resources.sending import sending
 from esb_api.resources.services import services
@@ -29,6 +30,7 @@ RESOURCES: Final[tuple[Resource, ...]] = (
     messages,
     blocked_keys,
     dead_letters,
+    pull,
     ingress,
     webhooks,
     workflows,

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response
+from pydantic.alias_generators import to_camel
 
 from esb_api.answers import answer, created, no_content, secret
 from esb_api.call import Call
@@ -34,17 +35,19 @@ from esb_api.schemas.services import (
     ServiceAnswer,
     ServiceBody,
     ServiceKeyAnswer,
+    ServiceKeyBody,
     ServiceKeysAnswer,
     ServicePage,
     ServiceQuery,
     StatusBody,
 )
-from esb_workers.errors import Forbidden
+from esb_workers.errors import FieldError, Forbidden, Invalid
 from esb_workers.health import checks
 from esb_workers.registry.versions import Version, parse_version
 from esb_workers.store.checks import Recorded
 from esb_workers.store.clients import KeyRow
 from esb_workers.store.services import CheckRow, ServiceRow
+from esb_workers.transport.transports import PULL
 
 services = Resource("services")
 
@@ -215,6 +218,8 @@ def beat_service(call: Call, service_id: str) -> Response:
     """
     if call.principal.service_id not in (None, service_id.lower()):
         raise Forbidden("This key belongs to another service.")
+    if call.principal.scope == "pull":
+        raise Forbidden("This key may only pull deliveries.")
     return _found(checks.heartbeat(call.api.database, service_id))
 
 
@@ -234,10 +239,13 @@ def _found(recorded: Recorded) -> Response:
 # --- keys and secrets ------------------------------------------------------------------------------------
 
 
-@services.operation("POST", "/services/{id}/keys", access=Access.OPERATOR, answers={201: CreatedServiceKeyAnswer})
-def create_service_key(call: Call, service_id: str) -> Response:
-    """Make a key that may only send this instance's heartbeat; it is shown in this answer only."""
-    key, text = call.api.services.add_key(service_id, by=call.principal.actor)
+@services.operation(
+    "POST", "/services/{id}/keys", access=Access.OPERATOR, body=ServiceKeyBody, body_optional=True,
+    answers={201: CreatedServiceKeyAnswer},
+)  # fmt: skip
+def create_service_key(call: Call, service_id: str, body: ServiceKeyBody) -> Response:
+    """Make a key that may only send this instance's heartbeat, or pull its deliveries; shown in this answer only."""
+    key, text = call.api.services.add_key(service_id, body.scope, by=call.principal.actor)
     model = CreatedServiceKeyAnswer(**_key(key).model_dump(), api_key=text)
     return secret(created(model, f"/services/{service_id}/keys"))
 
@@ -261,7 +269,7 @@ def delete_service_key(call: Call, service_id: str, key_id: str) -> Response:
 
 
 def _key(row: KeyRow) -> ServiceKeyAnswer:
-    return ServiceKeyAnswer(id=row.id, created_at=row.created_at, expires_at=row.expires_at)
+    return ServiceKeyAnswer(id=row.id, scope=row.scope, created_at=row.created_at, expires_at=row.expires_at)
 
 
 @services.operation(
@@ -279,6 +287,7 @@ def rotate_signing_secret(call: Call, service_id: str, body: RotationBody) -> Re
 
 def columns(body: ServiceBody) -> dict[str, Any]:
     """What is stored of a body. `delivery` holds only what was given, so that an outer default can apply."""
+    _check_pull(body)
     delivery = body.delivery.model_dump(by_alias=True, exclude_unset=True, exclude_none=True) if body.delivery else None
     signing_secret = delivery.pop("signingSecret", None) if delivery else None
     values = {
@@ -292,6 +301,21 @@ def columns(body: ServiceBody) -> dict[str, Any]:
         "delivery": delivery,
     }
     return values | ({"secret": signing_secret} if signing_secret else {})
+
+
+#: What says how a service is called, and so means nothing for one that pulls.
+_OF_CALLS = ("path", "method", "timeout", "headers", "format", "rate_per_second")
+
+
+def _check_pull(body: ServiceBody) -> None:
+    """Raises Invalid for settings that a pull endpoint could only ignore; a default that is repeated is none."""
+    given = body.delivery
+    if body.endpoint != PULL or given is None:
+        return
+    fields = DeliveryBody.model_fields
+    wrong = [name for name in _OF_CALLS if getattr(given, name) != fields[name].get_default(call_default_factory=True)]
+    if wrong:
+        raise Invalid([FieldError(f"delivery.{to_camel(name)}", "means nothing for `pull:`") for name in wrong])
 
 
 def _health_check(body: HealthCheckBody | None) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from esb_workers.health.probe import tcp_place
 from esb_workers.registry.secrets import check_secret
 from esb_workers.registry.versions import parse_range, parse_version
 from esb_workers.transport.errors import RequestRefused
-from esb_workers.transport.transports import known, scheme_of
+from esb_workers.transport.transports import PULL, known, scheme_of
 from esb_workers.transport.web import check_url
 
 Status = Literal["active", "maintenance", "inactive"]
@@ -35,6 +35,8 @@ _OWN_HEADERS: Final = re.compile(r"(?i)host|content-.*|ce-.*|webhook-.*|idempote
 def _check_endpoint(text: str) -> None:
     if len(text) > 2000 or re.search(r"[\x00-\x20\x7f]", text):
         raise ValueError("must be a URL of at most 2000 characters without spaces")
+    if text == PULL:
+        return
     transport = known().get(scheme_of(text))
     if transport is None:
         raise ValueError(f"must start with one of {', '.join(f'{scheme}://' for scheme in sorted(known()))}")
@@ -134,7 +136,8 @@ class ServiceBody(Body):
         Field(
             max_length=2000,
             examples=["http://localhost:3001", "amqp://user:password@localhost:5672/?queue=orders"],
-            description="Base URL, or the URL of another broker's queue or exchange, shown without its password.",
+            description="Base URL; or the URL of another broker's queue or exchange, shown without its password; "
+            "or `pull:` for a service that fetches its deliveries.",
         ),
     ]
     health_check: HealthCheckBody | None = None
@@ -304,10 +307,19 @@ class CheckPage(Answer):
     next_cursor: str | None
 
 
+class ServiceKeyBody(Body):
+    """What a service's key is for."""
+
+    scope: Annotated[
+        Literal["heartbeat", "pull"], Field(description="Send its heartbeat, or pull its deliveries; nothing else.")
+    ] = "heartbeat"
+
+
 class ServiceKeyAnswer(Answer):
-    """A key that may only send one service's heartbeat."""
+    """A key that may do one thing for one service."""
 
     id: Annotated[str, Field(description="The public part of the key.")]
+    scope: Literal["heartbeat", "pull"]
     created_at: Moment
     expires_at: Moment | None
 

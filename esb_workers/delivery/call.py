@@ -18,7 +18,7 @@ from esb_workers.registry.retries import Answered, Failed, Outcome, nearest
 from esb_workers.store.messages import StoredMessage
 from esb_workers.transport.adapter import MAX_BODY, Response
 from esb_workers.transport.errors import CallFailed
-from esb_workers.transport.transports import Transport, Transports
+from esb_workers.transport.transports import PULL_SCHEME, Transport, Transports
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Caller:
                         called = self._attempt(option, message, option.payload or payload, chosen, transport)
                         self._report(called)
                         return called
-                    chosen = NotNow(NO_TRANSPORT)
+                    chosen = NotNow(PULL_SCHEME if chosen.instance.scheme == PULL_SCHEME else NO_TRANSPORT)
             why = why or chosen
             if refusal is not None:
                 break  # it is not held, only busy: its turn comes

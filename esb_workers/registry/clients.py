@@ -62,11 +62,12 @@ def client_of(row: ClientRow) -> Client:
 
 
 class Holder(NamedTuple):
-    """Whom a key belongs to: a client, or a service that may only send its heartbeat."""
+    """Whom a key belongs to: a client, or a service, for one thing (`scope`)."""
 
     client: Client | None
     service_id: str | None
     expires_at: float | None  #: seconds since 1970
+    scope: str = ""
 
     def expired(self, now: float) -> bool:
         """Whether the key, or its client, has run out."""
@@ -121,7 +122,7 @@ class KeyRing:
                 return Holder(client_of(found[1]), None, _seconds(found[0].expires_at))
             service_key = store.find_service_key(connection, public_id)
             if service_key and service_key.hash == digest:
-                return Holder(None, service_key.owner_id, _seconds(service_key.expires_at))
+                return Holder(None, service_key.owner_id, _seconds(service_key.expires_at), service_key.scope)
         return None
 
 

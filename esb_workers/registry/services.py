@@ -18,6 +18,7 @@ from esb_workers.store.clients import KeyRow
 from esb_workers.store.engine import Database, Transaction, is_unique_violation
 from esb_workers.store.services import CheckRow, ServiceRow
 from esb_workers.transport.brokers.address import is_broker, same_login, without_password
+from esb_workers.transport.transports import PULL
 
 #: What open deliveries of a name die of when its last instance is deregistered.
 DELETED = "service_deleted"
@@ -65,6 +66,7 @@ class Services:
             login = self._login(None, values["endpoint"])
             row = store.add(connection, {**values, **login, "secret": self._vault.seal(secret)})
             self._settle(connection, None, row)
+            _refuse_mixture(connection, row.name)
             _changed(connection, by, "create", row)
         return Registered(row, secret)
 
@@ -120,6 +122,7 @@ class Services:
             values |= self._login(before, values["endpoint"])
             row = store.change(connection, service_id, values)
             self._settle(connection, before, row)
+            _refuse_mixture(connection, row.name)
             changed = [name for name, value in values.items() if getattr(before, name) != value]
             _changed(connection, by, "change", row, fields=changed)
             return _found(store.get(connection, service_id))
@@ -183,13 +186,13 @@ class Services:
             sealed.append(row.old_secret)
         return [self._vault.open(one) for one in sealed]
 
-    def add_key(self, service_id: str, *, by: str) -> NewServiceKey:
-        """A further key. Raises NotFound."""
+    def add_key(self, service_id: str, scope: str, *, by: str) -> NewServiceKey:
+        """A further key, for `heartbeat` or `pull`. Raises NotFound."""
         key = keys.new_key("service")
         with self._database.transaction() as connection:
             row = _found(store.get(connection, service_id, lock=True))
-            stored = store.add_key(connection, service_id, key.id, key.digest)
-            _changed(connection, by, "add_key", row, key=key.id)
+            stored = store.add_key(connection, service_id, key.id, key.digest, scope)
+            _changed(connection, by, "add_key", row, key=key.id, scope=scope)
         return NewServiceKey(stored, key.text)
 
     def keys(self, service_id: str) -> Sequence[KeyRow]:
@@ -217,6 +220,13 @@ def _found(row: ServiceRow | None) -> ServiceRow:
     if row is None:
         raise NotFound
     return row
+
+
+def _refuse_mixture(connection: Transaction, name: str) -> None:
+    """A lane is pulled from, or sent from. To be called under the lock of the name's gate. Raises Conflict."""
+    kin = store.named(connection, name)
+    if len(kin) > 1 and any(row.endpoint == PULL for row in kin):
+        raise Conflict("A service whose endpoint is `pull:` has no other instance.", code="pull_is_alone")
 
 
 @contextmanager

@@ -38,6 +38,7 @@ class KeyRow(NamedTuple):
     hash: bytes
     created_at: datetime
     expires_at: datetime | None
+    scope: str = ""  # of a service's key: what it may do
 
 
 class UsageRow(NamedTuple):

@@ -186,9 +186,9 @@ def checks(connection: Connection, service_id: str, limit: int, after: str | Non
 # --- keys ------------------------------------------------------------------------------------------------
 
 
-def add_key(connection: Connection, service_id: str, key_id: str, digest: bytes) -> KeyRow:
+def add_key(connection: Connection, service_id: str, key_id: str, digest: bytes, scope: str) -> KeyRow:
     """A further key of a service."""
-    values = {"id": key_id, "service_id": service_id, "hash": digest}
+    values = {"id": key_id, "service_id": service_id, "hash": digest, "scope": scope}
     return KeyRow(*connection.execute(insert(service_key).values(values).returning(*service_key.c)).one())
 
 

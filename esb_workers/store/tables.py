@@ -126,6 +126,7 @@ service_key = Table(
     Column("hash", LargeBinary, nullable=False),
     Column("created_at", Moment, nullable=False, server_default=FetchedValue()),
     Column("expires_at", Moment),
+    Column("scope", Text, nullable=False, server_default=FetchedValue()),
 )
 client = Table(
     "client",

@@ -14,6 +14,9 @@ from esb_workers.transport.adapter import PreparedRequest, Response
 from esb_workers.transport.address import AddressGuard
 
 GROUP: Final = "esb.transports"
+#: The endpoint of a service that fetches its deliveries: no transport reaches it.
+PULL: Final = "pull:"
+PULL_SCHEME: Final = "pull"
 #: Mirrors `setup.cfg`, for a checkout that is not installed.
 BUILTIN: Final = {
     "http": "esb_workers.transport.web:WebTransport",

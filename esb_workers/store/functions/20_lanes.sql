@@ -19,7 +19,7 @@ end $$;
 -- in the transaction of every change of them: a gate that is computed later could miss the last change.
 create or replace function esb_gate(p_name text) returns void language plpgsql as $$
 declare
-  v_active int; v_maintenance int; v_usable int; v_until timestamptz; v_limit int; v_rate float8; v_gate text;
+  v_active int; v_maintenance int; v_usable int; v_until timestamptz; v_limit int; v_rate float8; v_gate text; v_pull boolean;
 begin
   if p_name like '|%' then return; end if;  -- no service can be called so: a route's own lane, always open
   -- Two changes of one name must not each compute from a snapshot that lacks the other.
@@ -31,10 +31,11 @@ begin
          case when bool_and(s.delivery ? 'maxConcurrency' and s.delivery->>'maxConcurrency' is not null) filter (where s.status = 'active')
               then sum((s.delivery->>'maxConcurrency')::int) filter (where s.status = 'active') end,
          case when bool_and(s.delivery ? 'ratePerSecond' and s.delivery->>'ratePerSecond' is not null) filter (where s.status = 'active')
-              then sum((s.delivery->>'ratePerSecond')::float8) filter (where s.status = 'active') end
-    into v_active, v_maintenance, v_usable, v_until, v_limit, v_rate
+              then sum((s.delivery->>'ratePerSecond')::float8) filter (where s.status = 'active') end,
+         bool_or(s.endpoint = 'pull:')
+    into v_active, v_maintenance, v_usable, v_until, v_limit, v_rate, v_pull
     from service s join service_state st on st.service_id = s.id where s.name = p_name;
-  v_gate := case when v_usable > 0 then null when v_active > 0 then 'circuit_open'
+  v_gate := case when v_pull and v_active > 0 then 'pull' when v_usable > 0 then null when v_active > 0 then 'circuit_open'
                  when v_maintenance > 0 then 'maintenance' else 'no_instance' end;
   v_until := case when v_gate is null then '-infinity' when v_gate = 'circuit_open' then v_until else 'infinity' end;
   update lane set gate = v_gate, gate_until = v_until, hard = v_limit is not null or v_rate is not null,

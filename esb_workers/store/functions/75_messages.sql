@@ -46,7 +46,7 @@ create or replace function esb_message_deliveries(p_id uuid, p_created timestamp
     select j.*, l.name as lane, l.gate, l.gate_until,
            case when j.state = 'f' then null
                 when j.cursor ? 'held' then j.cursor->>'held'
-                when l.gate_until > now() and not (j.state = 's' and j.run_at > now()) then l.gate
+                when l.gate_until > now() and l.gate <> 'pull' and not (j.state = 's' and j.run_at > now()) then l.gate
                 when j.state = 'b' then 'key_blocked' end as held
       from job j join lane l on l.id = j.lane_id where j.message_id = p_id and j.pool = 2),
   d as (
@@ -54,8 +54,8 @@ create or replace function esb_message_deliveries(p_id uuid, p_created timestamp
            null::timestamptz as finished_at, null::jsonb as last, null::int as attempts,
            case when o.state = 'f' then 'in_flight' when o.held is not null then 'held'
                 when o.tries > 0 or o.losses > 0 then 'retrying' else 'pending' end as status,
-           case when o.state in ('f', 'b', 'q') then null when o.gate_until = 'infinity' then null
-                else greatest(o.run_at, o.created_at, o.gate_until) end as next_at
+           case when o.state in ('f', 'b', 'q') then null when o.gate = 'pull' then greatest(o.run_at, o.created_at)
+                when o.gate_until = 'infinity' then null else greatest(o.run_at, o.created_at, o.gate_until) end as next_at
       from o
     union all
     select v.id, v.route_id, l.name, v.cursor, v.service_id, v.class, null, v.created_at, v.finished_at, v.last, v.attempts,
