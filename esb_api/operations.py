@@ -246,7 +246,7 @@ class AnyId:
                 Rule(_rule(operation).replace("<id:", "<string:"), endpoint=number, methods=[operation.method])
                 for number, operation in enumerate(self._operations)
             ],
-            converters={"text": TextConverter},
+            converters={"text": TextConverter, "word": WordConverter},
             merge_slashes=False,
         )
 
