@@ -25,10 +25,10 @@ create table schema_version (
 -- and accepts read sum(n), so that a cache in any process is refreshed before it can act on what is no longer
 -- true: a change answered with 2xx governs every message accepted after that answer.
 create table revision (
-  topic text primary key constraint revision_topic check (topic in ('clients', 'services', 'routes', 'workflows', 'ingress')),
+  topic text primary key constraint revision_topic check (topic in ('clients', 'services', 'routes', 'workflows', 'ingress', 'message_types')),
   n     bigint not null default 0
 ) with (fillfactor = 50);
-insert into revision (topic) values ('clients'), ('services'), ('routes'), ('workflows'), ('ingress');
+insert into revision (topic) values ('clients'), ('services'), ('routes'), ('workflows'), ('ingress'), ('message_types');
 
 -- === Service registry ===================================================================================
 
@@ -181,6 +181,40 @@ create unique index route_name on route (lower(name)) where deleted_at is null;
 -- What changed since a revision.
 create index route_rev on route (rev);
 
+-- === Catalogue ==========================================================================================
+
+-- A message type, and how strictly what is sent of it is held to its schema.
+create table message_type (
+  id             uuid primary key,
+  name           text not null,                       -- the messageType
+  mode           text not null default 'warn'
+    constraint message_type_mode check (mode in (
+      'off',           -- its schema is kept, and asked by nobody
+      'warn',          -- what does not fit is accepted, and message_warning says so
+      'enforce')),     -- what does not fit is refused
+  compatibility  text not null default 'backward'
+    constraint message_type_compatibility check (compatibility in ('backward', 'forward', 'full', 'none')),
+  description    text,
+  latest         int not null default 1,              -- its newest version
+  active_version int,                                 -- the one that counts; null: the newest
+  metadata       jsonb not null default '{}',
+  etag           int not null default 1,
+  created_at     timestamptz not null default now(),
+  updated_at     timestamptz not null default now()
+);
+create unique index message_type_name on message_type (name);
+
+-- Versions of a type's JSON Schema, numbered from 1. Never changed.
+create table message_type_version (
+  type_id     uuid not null references message_type on delete cascade,
+  version     int not null,
+  schema      text not null,                          -- JSON text
+  description text,
+  created_by  text not null,
+  created_at  timestamptz not null default now(),
+  primary key (type_id, version)
+);
+
 -- === Ingress ============================================================================================
 
 -- A named inbound webhook: how its senders prove themselves, and what message is made of a request.
@@ -249,6 +283,16 @@ create table message_end (
   message_id uuid not null,
   status     text not null constraint message_end_status check (status in ('unroutable', 'expired', 'cancelled', 'failed')),
   reason     text,
+  at         timestamptz not null default now(),
+  primary key (message_id)
+) partition by range (message_id);
+
+-- A message that was accepted although it does not fit its type's schema, and where it does not.
+create table message_warning (
+  message_id uuid not null,
+  type       text not null,
+  version    int not null,                            -- of the schema
+  faults     jsonb not null,                          -- [{"path", "message"}]; they may quote the payload
   at         timestamptz not null default now(),
   primary key (message_id)
 ) partition by range (message_id);

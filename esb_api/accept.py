@@ -25,6 +25,7 @@ from esb_api.validation import validated
 from esb_api.waiting import wanted_wait
 from esb_workers.bus import NewMessage
 from esb_workers.errors import Conflict, EsbError, FieldError, Invalid, TooLarge
+from esb_workers.registry.catalogue import Judgement
 from esb_workers.store import message_log, messages
 from esb_workers.store.engine import Cursor
 from esb_workers.store.messages import Accepted
@@ -67,7 +68,6 @@ def accept_one(call: Call, asked: bytes, read: Read) -> Response:
 
 def _accept_one(call: Call, cursor: Cursor | None, places: Places, read: Read) -> Reply:
     new = new_message(call, read())
-    check_grant(call.principal.client, new.message_type, new.payload)
     places.take(1)
     new = call.api.bus.routed(new, call.principal.rev)
     (outcome,) = _publish(call, cursor, [new])
@@ -106,10 +106,16 @@ def correlation_of(call: Call, ids: Sequence[str]) -> dict[str, str]:
 
 
 def new_message(call: Call, incoming: Incoming) -> NewMessage:
-    """The message for the bus. Raises Invalid for one that has expired."""
+    """The message for the bus, if its sender may send it and it fits its type's schema.
+
+    Raises Invalid, Forbidden, TooLarge.
+    """
     body = incoming.body
     if body.expires_at is not None and body.expires_at <= datetime.now(UTC):
         raise Invalid([FieldError("expiresAt", "must lie in the future")])
+    payload = orjson.dumps(body.payload).decode()
+    check_grant(call.principal.client, body.message_type, payload)
+    judged = _judged(call, incoming)
     client_id = call.principal.client_id
     owner = client_id or "operator"
     return NewMessage(
@@ -117,7 +123,7 @@ def new_message(call: Call, incoming: Incoming) -> NewMessage:
         message_type=body.message_type,
         correlation_id=body.correlation_id or call.correlation_id,
         headers=orjson.dumps(body.headers).decode() if body.headers else "{}",
-        payload=orjson.dumps(body.payload).decode(),
+        payload=payload,
         client_id=client_id,
         message_id=body.message_id,
         scope=f"{owner}:message" if incoming.event_source is None else f"{owner}:event:{incoming.event_source}",
@@ -127,7 +133,19 @@ def new_message(call: Call, incoming: Incoming) -> NewMessage:
         expires_at=body.expires_at,
         reply_to=body.reply_to,
         traceparent=call.traceparent,
+        judged=judged.revision,
+        warning=judged.warning,
     )
+
+
+def _judged(call: Call, incoming: Incoming) -> Judgement:
+    body = incoming.body
+    try:
+        path = "payload" if incoming.event_source is None else "data"
+        return call.api.catalogue.judge(body.message_type, body.payload, path)
+    except Invalid:
+        call.api.metrics.refuse_payload(body.message_type)
+        raise
 
 
 def _await(call: Call, message_id: str, seconds: int) -> Response | None:
@@ -196,7 +214,6 @@ def _accept_many(call: Call, cursor: Cursor | None, places: Places, reads: Seque
 def _admitted(call: Call, read: Read) -> NewMessage | EsbError:
     try:
         new = new_message(call, read())
-        check_grant(call.principal.client, new.message_type, new.payload)
     except EsbError as error:
         return error
     return call.api.bus.routed(new, call.principal.rev)

@@ -46,6 +46,7 @@ class Client:
         self.workflows = Collection(self, "/orchestration/workflows")
         self.executions = Collection(self, "/orchestration/executions")
         self.schedules = Collection(self, "/orchestration/schedules")
+        self.message_types = Collection(self, "/routing/message-types")
         self.ingress = Collection(self, "/routing/ingress")
         self.messages = Collection(self, "/routing/messages", listing="/routing/logs")
         self.dead_letters = Collection(self, "/routing/dead-letters")

@@ -14,6 +14,7 @@ from esb_workers.bus import Bus
 from esb_workers.delivery.pull import Puller
 from esb_workers.errors import SettingsError
 from esb_workers.orchestration.start import Orchestration
+from esb_workers.registry.catalogue import Catalogue, MessageTypes
 from esb_workers.registry.clients import Clients, KeyRing
 from esb_workers.registry.instances import Directory
 from esb_workers.registry.quotas import Quotas
@@ -44,6 +45,8 @@ class Api:
     clients: Clients
     quotas: Quotas
     rejections: Rejections
+    catalogue: Catalogue
+    message_types: MessageTypes
     ingresses: Ingresses
     ingress_book: Book
     refusals: Refusals
@@ -89,6 +92,8 @@ def open_api(settings: Settings) -> Api:
         clients=Clients(database),
         quotas=Quotas(database, settings.redis_for_quotas()),
         rejections=Rejections(database),
+        catalogue=Catalogue(database),
+        message_types=MessageTypes(database),
         ingresses=Ingresses(database, vault),
         ingress_book=Book(database, vault),
         refusals=Refusals(database),

@@ -161,6 +161,9 @@ def _entries(row: MessageRow, acts: Sequence[ActRow]) -> Iterator[_Entry]:
         ended = max(moment for found in row.deliveries if (moment := _moment(found["finished_at"])))
         yield _Entry(ended, 6, f"message.{row.status}")
     for act in acts:
+        if act.actor is None:
+            yield _Entry(act.at, 1, f"message.{act.action}", detail=act.detail)
+            continue
         yield _Entry(
             act.at, 7, _ACTS.get(act.action, f"message.{act.action}"), detail={"by": act.actor} | (act.detail or {})
         )

@@ -46,6 +46,12 @@ class Metrics:
             registry=self.registry,
         )
         self._shed = Counter("esb_shed", "Requests refused for load.", ["reason"], registry=self.registry)
+        self._refused_payloads = Counter(
+            "esb_payloads_refused",
+            "Messages refused because their payload does not fit its type's schema.",
+            ["message_type"],
+            registry=self.registry,
+        )
         # Finding a labelled child costs more than raising it; there are few combinations.
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
@@ -62,6 +68,10 @@ class Metrics:
     def shed(self, reason: str) -> None:
         """Count one request that was refused because of the `backlog` or the `database`."""
         self._shed.labels(reason).inc()
+
+    def refuse_payload(self, message_type: str) -> None:
+        """Count a message that its type's schema turned down: types are as many as the catalogue has."""
+        self._refused_payloads.labels(message_type).inc()
 
     def text(self, database: Database) -> bytes:
         """Everything, in Prometheus's text form."""
@@ -91,6 +101,7 @@ class _WorkCollector(Collector):
                 queues, attempts, executions = (
                     figures.queues(cursor), figures.attempts(cursor), figures.executions(cursor)
                 )  # fmt: skip
+                warnings = figures.schema_warnings(cursor)
         except Unavailable:
             yield GaugeMetricFamily("esb_database_up", "Whether the database answers.", 0)
             return
@@ -105,6 +116,8 @@ class _WorkCollector(Collector):
         yield _family("esb_queue_in_flight", "Rows that a worker holds.", "pool", flight)
         yield _family("esb_workers", "Worker processes alive.", "pool", workers)
         yield _family("esb_attempts_last_minute", "Delivery attempts ended in the last 60 s.", "outcome", attempts)
+        told = "Messages of the last 60 s that were accepted although they do not fit their type's schema."
+        yield _family("esb_schema_warnings_last_minute", told, "message_type", warnings)
         yield _family("esb_executions", "Executions: the open, and the last hour's.", "status", executions)
 
 

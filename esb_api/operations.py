@@ -199,6 +199,7 @@ def perform(operation: Operation, call: Call, values: list[str]) -> Response:
             return _perform(operation, call, values)
         except StaleRevision:
             call.api.keys.refresh()
+            call.api.catalogue.refresh()
         except EsbError:
             rev = call.principal.rev if operation.cached else None
             if rev is None or call.api.keys.refresh() == rev:

@@ -61,6 +61,9 @@ class NewMessage:
     replay_of: str | None = None
     #: What makes two messages under one id the same, in place of everything that was said.
     fingerprint: str | None = None
+    #: Revision of the catalogue by which its payload was judged, and what that found, if it is accepted all the same.
+    judged: int | None = None
+    warning: Row | None = None
     #: What became of it at accept, where a match was all it needed; None: the routing pool is to decide.
     deliveries: Sequence[Row] | None = None
 
@@ -278,6 +281,8 @@ class Bus:
             "trace": m.traceparent,
             "replay_of": m.replay_of,
             "to": m.deliveries,
+            "judged": m.judged,
+            "warning": m.warning,
         }
         row.update((k, v) for k, v in optional.items() if v is not None)
         if "scope" in row:

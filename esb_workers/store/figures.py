@@ -6,7 +6,7 @@ from esb_workers.store.engine import Cursor
 from esb_workers.store.jobs import QueueFigures
 from esb_workers.store.jobs import figures as queues
 
-__all__ = ["QueueFigures", "attempts", "backlog_exceeds", "executions", "queues", "server_version"]
+__all__ = ["QueueFigures", "attempts", "backlog_exceeds", "executions", "queues", "schema_warnings", "server_version"]
 
 
 def attempts(cursor: Cursor) -> dict[str, int]:
@@ -50,6 +50,14 @@ def backlog_exceeds(cursor: Cursor, limit: int) -> bool:
         {"limit": limit},
     )
     return bool(cursor.fetchone()[0])  # type: ignore[index]
+
+
+def schema_warnings(cursor: Cursor) -> dict[str, int]:
+    """Messages accepted in the last minute that do not fit their type's schema, by type."""
+    cursor.execute("""
+        select type, count(*) from message_warning
+         where message_id >= esb_uuid_at(now() - interval '1 hour') and at > now() - interval '1 minute' group by 1""")
+    return {name: int(count) for name, count in cursor.fetchall()}
 
 
 def server_version(cursor: Cursor) -> str:

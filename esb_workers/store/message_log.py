@@ -50,10 +50,10 @@ class MessageRow(NamedTuple):
 
 
 class ActRow(NamedTuple):
-    """What a person did to a message."""
+    """What a person did to a message, or, without an actor, what the catalogue said of it."""
 
     at: datetime
-    actor: str
+    actor: str | None
     action: str
     detail: dict[str, Any] | None
 
@@ -180,10 +180,16 @@ def _where(wanted: LogFilter) -> tuple[list[str], dict[str, Any]]:
 
 
 def acts(cursor: Cursor, message_id: str) -> list[ActRow]:
-    """What people did to a message, oldest first."""
+    """What the catalogue had to say of a message, and what people did to it, oldest first."""
     cursor.execute(
-        "select at, actor, action, detail from audit where resource = 'message' and resource_id = %s order by id",
-        (message_id,),
+        "select at, actor, action, detail from ("
+        "  select at, null as actor, 'schema_warning' as action,"
+        "         jsonb_build_object('version', version, 'errors', faults) as detail, null as id"
+        "    from message_warning where message_id = %(id)s::uuid"
+        "  union all"
+        "  select at, actor, action, detail, id from audit where resource = 'message' and resource_id = %(id)s"
+        ") a order by id nulls first",
+        {"id": message_id},
     )
     return [ActRow(*row) for row in cursor.fetchall()]
 

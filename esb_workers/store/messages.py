@@ -40,10 +40,22 @@ def accept(cursor: Cursor, revision: int | None, rows: Sequence[Mapping[str, Any
     """Store messages and their routing jobs in one statement; see esb_accept for a row's fields.
 
     Raises StaleRevision if the registrations moved since `revision` was read; then nothing is stored. None: whatever
-    they are now.
+    they are now. Likewise if the catalogue moved since the payload of a row was `judged` by it; what it found in one
+    that is accepted all the same is the row's `warning`.
     """
-    cursor.execute("select i, outcome, id from esb_accept(%s, %s::json)", (revision, dumps(rows)))
+    judged = min((row["judged"] for row in rows if "judged" in row), default=None)
+    warnings = [{"id": row["id"], **row["warning"]} for row in rows if "warning" in row]
+    cursor.execute(
+        "select i, outcome, id from esb_accept(%s, %s::json, %s, %s::json)",
+        (revision, dumps(rows), judged, dumps(warnings) if warnings else None),
+    )
     return [Accepted(*row) for row in cursor.fetchall()]
+
+
+def is_known(cursor: Cursor, scope: str, key: str) -> bool:
+    """Whether a message was accepted under a key."""
+    cursor.execute("select 1 from idempotency where scope = %s and key = %s and expires_at >= now()", (scope, key))
+    return cursor.fetchone() is not None
 
 
 def load(cursor: Cursor, ids: Sequence[str]) -> dict[str, StoredMessage]:

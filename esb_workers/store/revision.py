@@ -11,6 +11,12 @@ def current(cursor: Cursor) -> int:
     return int(cursor.fetchone()[0])  # type: ignore[index]
 
 
+def of_topic(cursor: Cursor, topic: str) -> int:
+    """The number of one topic."""
+    cursor.execute("select n from revision where topic = %s", (topic,))
+    return int(cursor.fetchone()[0])  # type: ignore[index]
+
+
 def by_topic(cursor: Cursor) -> dict[str, int]:
     """The number of each topic, to refresh only what moved."""
     cursor.execute("select topic, n from revision")

@@ -182,6 +182,31 @@ route = Table(
     Column("deleted_at", Moment),
     Column("rev", BigInteger, nullable=False, server_default=FetchedValue()),
 )
+message_type = Table(
+    "message_type",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("mode", Text, nullable=False, server_default=FetchedValue()),
+    Column("compatibility", Text, nullable=False, server_default=FetchedValue()),
+    Column("description", Text),
+    Column("latest", Integer, nullable=False, server_default=FetchedValue()),
+    Column("active_version", Integer),
+    Column("metadata", Json, nullable=False, server_default=FetchedValue()),
+    Column("etag", Integer, nullable=False, server_default=FetchedValue()),
+    Column("created_at", Moment, nullable=False, server_default=FetchedValue()),
+    Column("updated_at", Moment, nullable=False, server_default=FetchedValue()),
+)
+message_type_version = Table(
+    "message_type_version",
+    metadata,
+    Column("type_id", ID, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("schema", Text, nullable=False),
+    Column("description", Text),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", Moment, nullable=False, server_default=FetchedValue()),
+)
 ingress = Table(
     "ingress",
     metadata,
@@ -237,6 +262,15 @@ message_end = Table(
     Column("message_id", ID, primary_key=True),
     Column("status", Text, nullable=False),
     Column("reason", Text),
+    Column("at", Moment, nullable=False, server_default=FetchedValue()),
+)
+message_warning = Table(
+    "message_warning",
+    metadata,
+    Column("message_id", ID, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("faults", Json, nullable=False),
     Column("at", Moment, nullable=False, server_default=FetchedValue()),
 )
 form = Table(

@@ -10,7 +10,7 @@ declare
   v_parent text; v_week timestamptz; v_name text; v_made int := 0;
 begin
   perform pg_advisory_xact_lock(4711002);   -- several schedulers may tick at once
-  foreach v_parent in array array['message', 'message_end', 'form', 'delivery', 'attempt', 'event', 'health_check'] loop
+  foreach v_parent in array array['message', 'message_end', 'message_warning', 'form', 'delivery', 'attempt', 'event', 'health_check'] loop
     for v_week in select generate_series(date_trunc('week', now(), 'UTC'),
                                          date_trunc('week', now(), 'UTC') + make_interval(weeks => p_ahead), '1 week') loop
       v_name := v_parent || '_' || to_char(v_week at time zone 'UTC', 'YYYYMMDD');

@@ -3,12 +3,15 @@
 -- by (scope, ext): a repeat with the same hash answers the first message's id, with another one 'conflict'.
 -- A row with an ordering key is queued; the caller promotes its key after the commit. A row that was routed already
 -- (`to`: its deliveries, as esb_routed takes them) gets these in place of a job of the routing pool: the routes it was
--- matched with are those in force, or p_rev is stale.
-create or replace function esb_accept(p_rev bigint, p_rows json)
+-- matched with are those in force, or p_rev is stale. p_judged is the revision of the catalogue by which payloads were
+-- judged, if they were; p_warnings what it found in those that are accepted all the same.
+create or replace function esb_accept(p_rev bigint, p_rows json, p_judged bigint default null, p_warnings json default null)
 returns table (i int, outcome text, id uuid) language plpgsql as $$
 declare v_inserted int;
 begin
-  if p_rev <> (select sum(n) from revision) then raise exception 'stale revision' using errcode = 'ES003'; end if;
+  if p_rev <> (select sum(n) from revision) or p_judged <> (select n from revision where topic = 'message_types') then
+    raise exception 'stale revision' using errcode = 'ES003';
+  end if;
   return query
   with r as materialized (
     select * from json_to_recordset(p_rows) as r(i int, id uuid, lane int, client uuid, ext text, source text, type text,
@@ -40,6 +43,11 @@ begin
      where f."to" is not null order by f.i, d.ord)
   select f.i, 'accepted', f.id from fresh f;
   get diagnostics v_inserted = row_count;
+  if p_warnings is not null then
+    insert into message_warning (message_id, type, version, faults)
+    select w.id, w.type, w.version, w.faults from json_to_recordset(p_warnings) as w(id uuid, type text, version int, faults jsonb)
+     where exists (select 1 from message m where m.id = w.id);   -- not of a repeat, which is not stored
+  end if;
   if v_inserted < json_array_length(p_rows) then
     -- A second statement, so a second snapshot: it sees the twin whose commit the insert above waited for.
     return query

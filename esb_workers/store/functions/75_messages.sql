@@ -84,6 +84,7 @@ begin
   select array_agg(d.id) into v_ids from delivery d
    where d.message_id = p_id and d.id >= esb_uuid_at(m.created_at - interval '1 day');
   delete from form where delivery_id = any(v_ids);
+  delete from message_warning where message_id = p_id;
   update attempt set detail = detail - 'responseBody' where delivery_id = any(v_ids) and detail ? 'responseBody';
   update delivery set last = last - 'responseBody' where id = any(v_ids) and last ? 'responseBody';
   return 'ok';

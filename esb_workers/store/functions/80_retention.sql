@@ -7,7 +7,7 @@ begin
   for v_part in
     select c.relname name, pg_get_expr(c.relpartbound, c.oid) bound from pg_inherits i
       join pg_class c on c.oid = i.inhrelid join pg_class p on p.oid = i.inhparent
-     where p.relname in ('message', 'message_end', 'form', 'delivery', 'attempt', 'event', 'health_check')
+     where p.relname in ('message', 'message_end', 'message_warning', 'form', 'delivery', 'attempt', 'event', 'health_check')
        and p.relnamespace = 'public'::regnamespace and pg_get_expr(c.relpartbound, c.oid) <> 'DEFAULT'
   loop
     v_bound := (regexp_match(v_part.bound, 'TO \(''([0-9a-f-]+)''\)'))[1]::uuid;

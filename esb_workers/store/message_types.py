@@ -1,0 +1,154 @@
+"""The catalogue: message types, and the versions of their schemas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from esb_workers.store.engine import Cursor
+from esb_workers.store.ids import new_id
+from esb_workers.store.tables import message_type, message_type_version
+
+
+class TypeRow(NamedTuple):
+    """A message type as stored."""
+
+    id: str
+    name: str
+    mode: str
+    compatibility: str
+    description: str | None
+    latest: int
+    active_version: int | None
+    metadata: dict[str, Any]
+    etag: int
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def version(self) -> int:
+        """The version that counts."""
+        return self.active_version or self.latest
+
+
+class VersionRow(NamedTuple):
+    """A version of a type's schema, which is JSON text."""
+
+    type_id: str
+    version: int
+    schema: str
+    description: str | None
+    created_by: str
+    created_at: datetime
+
+
+def add(connection: Connection, values: dict[str, Any]) -> TypeRow:
+    """A new type. A name that is taken violates `message_type_name`."""
+    statement = insert(message_type).values(id=new_id(), **values).returning(*message_type.c)
+    return TypeRow(*connection.execute(statement).one())
+
+
+def add_version(
+    connection: Connection, type_id: str, version: int, schema: str, description: str | None, by: str
+) -> VersionRow:
+    """A further version."""
+    values = {
+        "type_id": type_id,
+        "version": version,
+        "schema": schema,
+        "description": description,
+        "created_by": by,
+    }
+    statement = insert(message_type_version).values(values).returning(*message_type_version.c)
+    return VersionRow(*connection.execute(statement).one())
+
+
+def get(connection: Connection, type_id: str, *, lock: bool = False) -> TypeRow | None:
+    """One type; `lock` keeps others from changing it until the transaction ends."""
+    query = select(message_type).where(message_type.c.id == type_id)
+    row = connection.execute(query.with_for_update() if lock else query).first()
+    return TypeRow(*row) if row else None
+
+
+def page(
+    connection: Connection,
+    limit: int,
+    after: str | None,
+    *,
+    name: Sequence[str] | None = None,
+    mode: Sequence[str] | None = None,
+) -> list[tuple[TypeRow, VersionRow]]:
+    """Types with the version that counts, newest first, one more than `limit` if there are more."""
+    query = select(message_type, message_type_version).join(
+        message_type_version,
+        (message_type_version.c.type_id == message_type.c.id)
+        & (message_type_version.c.version == func.coalesce(message_type.c.active_version, message_type.c.latest)),
+    )
+    if after is not None:
+        query = query.where(message_type.c.id < after)
+    if name is not None:
+        query = query.where(message_type.c.name.in_(name))
+    if mode is not None:
+        query = query.where(message_type.c.mode.in_(mode))
+    width = len(message_type.c)
+    rows = connection.execute(query.order_by(message_type.c.id.desc()).limit(limit + 1))
+    return [(TypeRow(*row[:width]), VersionRow(*row[width:])) for row in rows]
+
+
+def version(connection: Connection, type_id: str, number: int) -> VersionRow | None:
+    """One version of a type."""
+    query = select(message_type_version).where(
+        message_type_version.c.type_id == type_id, message_type_version.c.version == number
+    )
+    row = connection.execute(query).first()
+    return VersionRow(*row) if row else None
+
+
+def versions(connection: Connection, type_id: str, limit: int, before: int | None) -> list[VersionRow]:
+    """A type's versions, newest first, one more than `limit` if there are more."""
+    query = select(message_type_version).where(message_type_version.c.type_id == type_id)
+    if before is not None:
+        query = query.where(message_type_version.c.version < before)
+    query = query.order_by(message_type_version.c.version.desc()).limit(limit + 1)
+    return [VersionRow(*row) for row in connection.execute(query)]
+
+
+def change(connection: Connection, type_id: str, values: dict[str, Any]) -> TypeRow:
+    """Write `values` as the type's next state."""
+    statement = (
+        update(message_type)
+        .where(message_type.c.id == type_id)
+        .values(**values, etag=message_type.c.etag + 1, updated_at=func.now())
+        .returning(*message_type.c)
+    )
+    return TypeRow(*connection.execute(statement).one())
+
+
+def remove(connection: Connection, type_id: str) -> None:
+    """Delete a type with all its versions."""
+    connection.execute(delete(message_type).where(message_type.c.id == type_id))
+
+
+class CheckedType(NamedTuple):
+    """A type whose payloads are looked at."""
+
+    type_id: str
+    name: str
+    mode: str
+    version: int
+
+
+def checked(cursor: Cursor) -> list[CheckedType]:
+    """Every type that is not switched off."""
+    cursor.execute("select id, name, mode, coalesce(active_version, latest) from message_type where mode <> 'off'")
+    return [CheckedType(*row) for row in cursor.fetchall()]
+
+
+def schema(cursor: Cursor, type_id: str, number: int) -> str | None:
+    """The schema of one version, as JSON text."""
+    cursor.execute("select schema from message_type_version where type_id = %s and version = %s", (type_id, number))
+    row = cursor.fetchone()
+    return str(row[0]) if row else None
