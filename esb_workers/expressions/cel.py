@@ -3,7 +3,8 @@
 An expression is parsed when it is saved and looked up name by name when it runs: declaring variables would
 break every compile of an environment in which one is called `type` or `list`, and contexts contain such
 names. Evaluation enforces budgets: about ten thousand rounds of macros in all, expressions of 4 KiB, results
-of a hundred thousand values.
+of a hundred thousand values and 16 MiB of text, and what operations may make of the texts they are given (see
+`growth`), so that the worst expression costs a second, not a worker.
 
 Facts about the library this rests on, each held by a test: an evaluation error is *returned*, as a value of
 type ERROR; variables are converted whole, so only those that an expression names are handed over; maps lose
@@ -32,11 +33,14 @@ from cel_expr_python.ext import (  # type: ignore[import-untyped]
 
 from esb_workers.clock import to_wire
 from esb_workers.errors import ExpressionError, FieldError, Invalid
-from esb_workers.expressions import lexing
+from esb_workers.expressions import functions, lexing
+from esb_workers.expressions.growth import MAX_MOVED, growth_of
 
 MAX_SOURCE_BYTES = 4096
 #: Values in one result; a small expression can build lists of lists that share and so multiply.
 MAX_RESULT_VALUES = 100_000
+#: Characters of all texts in one result.
+MAX_RESULT_TEXT = 16 * 1024 * 1024
 #: Longest list that an expression with `map` or `filter` may be given (about half a second of CPU).
 MAX_MAPPED_LIST = 4000
 CACHE_SIZE = 4096  # compiled expressions kept
@@ -88,6 +92,7 @@ class Expression:
         self.names = lexing.root_names(found)
         self._selection = lexing.selection(found)
         self._builds_lists = any(token.text in ("map", "filter") for token in found)
+        self._growth = growth_of(found)
         self._program = _compile(_environment(timed=False), source)
         # Only a declared variable may hold a point in time, and `now` is the only one that does.
         self._timed = _compile(_environment(timed=True), source) if "now" in self.names else None
@@ -111,8 +116,10 @@ class Expression:
         return to_wire(value) if isinstance(value, datetime) else value
 
     def _run(self, data: dict[str, Any]) -> Any:
-        if self._builds_lists and _longest_list(data) > MAX_MAPPED_LIST:
+        if self._builds_lists and max(_longest_list(data), self._growth.pieces(data)) > MAX_MAPPED_LIST:
             raise self._error(f"a list has more than {MAX_MAPPED_LIST} items, too many for map and filter")
+        if self._growth.grows and self._growth.moved(data, self.source) > MAX_MOVED:
+            raise self._error("it could make too much out of values of this size")
         program = self._timed if self._timed is not None and isinstance(data.get("now"), datetime) else self._program
         try:
             result = program.eval(data=data)
@@ -144,6 +151,7 @@ def _environment(*, timed: bool) -> Any:
             ext_bindings.ExtBindings(),
             ext_optional.ExtOptional(),
             cel.CelExtension("mixed_arithmetic", list(_mixed_arithmetic())),
+            cel.CelExtension("esb", list(functions.declarations())),
         ],
     )
 
@@ -218,15 +226,20 @@ def _no_step(value: Any, step: str | int) -> str:
 
 
 class _Budget:
-    __slots__ = ("left",)
+    __slots__ = ("characters", "values")
 
     def __init__(self) -> None:
-        self.left = MAX_RESULT_VALUES
+        self.values, self.characters = MAX_RESULT_VALUES, MAX_RESULT_TEXT
 
     def spend(self) -> None:
-        self.left -= 1
-        if self.left < 0:
+        self.values -= 1
+        if self.values < 0:
             raise ValueError(f"the result has more than {MAX_RESULT_VALUES} values")
+
+    def spend_text(self, text: str) -> None:
+        self.characters -= len(text)
+        if self.characters < 0:
+            raise ValueError(f"the result has more than {MAX_RESULT_TEXT} characters")
 
 
 def _to_json(result: Any, budget: _Budget) -> Any:
@@ -238,7 +251,10 @@ def _to_json(result: Any, budget: _Budget) -> Any:
     if isinstance(value, dict):
         # CEL does not keep the order of keys; a sorted one is at least the same every time.
         return {key: _to_json(item, budget) for key, item in sorted((_key(k), v) for k, v in value.items())}
-    return _scalar_to_json(value)
+    scalar = _scalar_to_json(value)
+    if isinstance(scalar, str):
+        budget.spend_text(scalar)
+    return scalar
 
 
 def _scalar_to_json(value: Any) -> Any:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from esb_workers.errors import ExpressionError
 from esb_workers.expressions.cel import compile_expression
+from esb_workers.expressions.functions import Host, bound, refuse_uuid
 from esb_workers.expressions.templates import Template, compile_template
 from esb_workers.orchestration.failures import EXPRESSION_ERROR, Failure, StepFailed
 from esb_workers.orchestration.model import Evaluate, Names
+
+#: What is computed may be computed again after a crash, and must then be the same.
+_WORKFLOWS: Final = Host(new_uuid=refuse_uuid)
 
 
 def template(value: Any, path: str) -> Evaluate:
@@ -32,7 +36,8 @@ def expression(text: str, path: str) -> Evaluate:
 def _guarded(evaluate: Callable[[Names], Any]) -> Evaluate:
     def run(names: Names) -> Any:
         try:
-            return evaluate(names)
+            with bound(_WORKFLOWS):
+                return evaluate(names)
         except ExpressionError as error:
             raise StepFailed(Failure(EXPRESSION_ERROR, error.detail)) from None
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 
 from esb_workers.errors import ExpressionError, Invalid
 from esb_workers.expressions.cel import MAX_MAPPED_LIST, compile_expression, parse
+from esb_workers.expressions.functions import Host, bound
 from esb_workers.expressions.lexing import RESERVED
 
 NOW = datetime(2026, 1, 31, 8, 0, 0, 123000, tzinfo=UTC)
@@ -151,8 +155,145 @@ def test_nested_loops_end_within_their_budget() -> None:
     with pytest.raises(ExpressionError, match="too many for map"):
         parse("l.map(a, a)").evaluate({"l": [0] * (MAX_MAPPED_LIST + 1)})
     with pytest.raises(ExpressionError, match="more than 100000 values"):
-        parse("[[1]]" + ".map(a, [a, a])" * 25).evaluate({})
+        parse("l.map(a, l)").evaluate({"l": [0] * 1000})
     assert time.monotonic() - started < 5
+
+
+LONG = "x" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("source", "data"),
+    [
+        ("cel.bind(a, " * 40 + "'x' + 'x'" + ", a + a)" * 40, {}),
+        ("".join(f"cel.bind(v{n}, v{n - 1} + v{n - 1}, " for n in range(1, 60)) + "v59" + ")" * 59, {"v0": "xx"}),
+        ("['xxxxxxxxxx']" + ".map(a, a + a)" * 100, {}),
+        ("[['x']]" + ".map(a, [a, a])" * 50, {}),
+        ("[1]" + ".map(a, a)" * 3 + " + [1]" * 600, {}),
+        ("'x'" + ".replace('x', 'xxxxxxxxxx')" * 100, {}),
+        ("t.replace('x', t)", {"t": LONG}),
+        ("t.replace('x', 'y' + t)", {"t": LONG}),
+        ("t.split('').join(t)", {"t": LONG}),
+        ("t.split('').map(a, t + a)", {"t": LONG}),
+        ("l.map(a, t + t)", {"l": [1] * 4000, "t": LONG}),
+        ("l.exists(a, (t + t) == a)", {"l": [1] * 4000, "t": LONG}),
+        ("l.map(a, t)", {"l": [1] * 4000, "t": LONG}),
+        (" + ".join(["t"] * 1000), {"t": LONG}),
+        ("'%s%s%s'.format([t, t, t])" + ".replace(t, t)", {"t": LONG}),
+        ("t.matches('^(a+)+$') || t.matches('(x*)*y')", {"t": LONG}),
+        ("t.split('').map(a, a)", {"t": LONG}),
+        ("l.map(a, l.map(b, l.map(c, t)))", {"l": [1] * 4000, "t": LONG}),
+        ("t.split('').filter(a, a == 'y').map(a, a)", {"t": LONG}),
+        ("t.split(t.substring(0, 0)).map(a, a)", {"t": LONG}),
+        ("hash(l.map(a, t))", {"l": [1] * 50, "t": LONG}),
+        ("[['x']]" + ".map(a, [a, a])" * 12 + ".map(b, hash([b, b]))", {}),
+        ("cel.bind(a, " * 30 + "[1]" + ", [a, a])" * 30 + " == [1]", {}),
+    ],
+)
+def test_no_expression_stalls_a_worker(source: str, data: dict[str, Any]) -> None:
+    code = (
+        "import json, sys, resource\n"
+        "from esb_workers.errors import ExpressionError\n"
+        "from esb_workers.expressions.cel import SyntaxFault, parse\n"
+        "source, data = json.load(sys.stdin)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "try:\n    parse(source).evaluate(data)\n"
+        "except (ExpressionError, SyntaxFault): pass\n"
+        "after = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "print(after.ru_utime - before.ru_utime, (after.ru_maxrss - before.ru_maxrss) // 1024)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps([source, data]),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    seconds, mebibytes = map(float, run.stdout.split())
+    assert seconds < 5
+    assert mebibytes < 1200
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("payload.first + ' ' + payload.last", "Ada Lovelace"),
+        ("payload.lines.map(l, l.sku + '-' + string(l.n)).join(', ')", ", ".join(f"s{n}-{n}" for n in range(300))),
+        ("payload.text.replace('y', 'xx').size()", 30_000),
+        ("payload.text.replace(payload.first, payload.last).size()", 30_000),
+        ("payload.csv.split(',').map(x, x + '!').size()", 200),
+        ("'%s %s'.format([payload.first, payload.text]).size()", 30_004),
+        ("cel.bind(name, payload.first + payload.last, name + name)", "AdaLovelaceAdaLovelace"),
+    ],
+)
+def test_what_people_write_is_well_within_the_bounds(source: str, expected: Any) -> None:
+    payload = {"first": "Ada", "last": "Lovelace", "text": "x" * 30_000, "csv": ",".join(["abcdef"] * 200)}
+    if "replace(payload" in source:
+        payload["text"] = "x" * 10_000
+        expected = 10_000
+    lines = [{"sku": f"s{n}", "n": n} for n in range(300)]
+    assert parse(source).evaluate({"payload": payload | ({"lines": lines} if "lines" in source else {})}) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("hash('abc')", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        ("hash(b'abc') == hash('abc')", True),
+        ("hash('abc', 'md5')", "900150983cd24fb0d6963f7d28e17f72"),
+        ("hash({'b': [1, {'c': null}], 'a': 2.5}) == hash('{\"a\":2.5,\"b\":[1,{\"c\":null}]}')", True),
+        ("base64.encode('äb')", "w6Ri"),
+        ("string(base64.decode(base64.encode('äb')))", "äb"),
+        ("formatTime(now, '%Y-%m-%d %H:%M')", "2026-01-31 08:00"),
+        ("formatTime(now, '%H:%M %Z', 'Europe/Berlin')", "09:00 CET"),
+        ("formatTime('2026-07-01T00:30:00+02:00', '%d.%m.%y')", "30.06.26"),
+        ("parseTime('31.01.2026', '%d.%m.%Y')", "2026-01-31T00:00:00.000Z"),
+        (
+            "parseTime('31.01.2026 01:00', '%d.%m.%Y %H:%M', 'Europe/Berlin') + duration('1h')",
+            "2026-01-31T01:00:00.000Z",
+        ),
+        ("parseTime('2026-01-31 +0500', '%Y-%m-%d %z') < now", True),
+        ("uuid() != uuid() && uuid().size() == 36", True),
+        ("lookup('regions', 'eu')", "Europe"),
+        ("lookup('regions', payload.count).name", "three"),
+        ("lookup('regions', 'xx', 'none')", "none"),
+        ("lookup('regions', 'xx', {'a': [1]}).a[0]", 1),
+        ("lookup('regions', 'list').map(x, x + 1)", [2, 3]),
+    ],
+)
+def test_the_function_library(source: str, expected: Any) -> None:
+    tables = {"regions": {"eu": "Europe", "3": {"name": "three"}, "list": [1, 2]}}
+    with bound(Host(tables=tables)):
+        assert parse(source).evaluate(CONTEXT) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("hash('a', 'crc32')", "hash\\(\\) knows sha256"),
+        ("formatTime(now, '%Q')", "'%Q' is no directive"),
+        ("formatTime(now, '%')", "is no directive"),
+        ("formatTime(now, '%Y', 'Mars/Olympus')", "no time zone 'Mars/Olympus'"),
+        ("formatTime(now, '%Y', '../../etc/passwd')", "no time zone"),
+        ("formatTime('yesterday', '%Y')", "yesterday"),
+        ("parseTime('x', '%Y')", "does not match"),
+        ("lookup('nope', 'a')", "no lookup table 'nope'"),
+        ("lookup('regions', 'xx')", "has no key 'xx'"),
+        ("lookup('regions', [1])", "is text, a whole number or a boolean"),
+        ("lookup(5, 'a')", "no such operation"),
+    ],
+)
+def test_a_fault_in_a_function_says_what_is_wrong(source: str, reason: str) -> None:
+    with bound(Host(tables={"regions": {}})), pytest.raises(ExpressionError, match=reason):
+        parse(source).evaluate({"now": NOW})
+
+
+def test_what_functions_need_from_outside_is_what_was_bound() -> None:
+    with pytest.raises(ExpressionError, match="no lookup tables here"):
+        parse("lookup('regions', 'eu')").evaluate({})
+    with bound(Host(new_uuid=lambda: "fixed")):
+        assert parse("uuid()").evaluate({}) == "fixed"
 
 
 def test_expressions_are_compiled_once_and_run_in_many_threads() -> None:
