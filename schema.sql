@@ -346,7 +346,7 @@ create table lane (
   burst           int not null default 1,
   gate            text,                               -- why it is closed: maintenance | no_instance | circuit_open | pull
   gate_until      timestamptz not null default '-infinity',   -- open when past; written by people and the circuit only
-  tat             timestamptz not null default '-infinity',   -- GCRA's theoretical arrival time; written by the claim only
+  tat             timestamptz not null default '-infinity',   -- GCRA's theoretical arrival time; of the claim, or of a workflow's starts
   next_at         timestamptz not null default '-infinity',   -- not to be visited before; written by the claim only
   constraint lane_name unique (pool, name)
 ) with (fillfactor = 50);
@@ -371,6 +371,7 @@ create table job (
                  'r',    -- ready                                        -> f
                  'f',    -- in flight, held by worker_id (0: pulled)     -> (deleted) s r p b
                  'p',    -- parked: a strand that waits for a wake-up    -> r; a delivery in a group -> r q (deleted)
+                 'h',    -- held: a start over its workflow's limit      -> r
                  'b')),  -- blocked: needs a decision                    -> r (deleted)
   run_at       timestamptz not null default now(),    -- fresh rows: shifted back by 30 s a priority point
   seq          bigint generated always as identity,   -- the order of acceptance; never a clock
@@ -525,6 +526,11 @@ create table execution (
   skips          text[] not null default '{}',        -- steps (ids, paths) that it passes by when it comes to them
   deadline       timestamptz,                         -- moved by the length of each pause
   paused_at      timestamptz,
+  limit_key      text,                                -- runs that share it are limited in number; with the workflow's name
+  limit_n        int,                                 -- how many of them may be under way
+  schedule_id    uuid,                                -- what started it by the calendar, and for which due time
+  scheduled_for  timestamptz,
+  delivery_id    uuid,                                -- the delivery of a message that started it
   created_at     timestamptz not null default now(),
   started_at     timestamptz,
   updated_at     timestamptz not null default now(),
@@ -538,6 +544,11 @@ create index execution_business_key on execution (business_key) where business_k
 create index execution_parent on execution (parent_id) where parent_id is not null;   -- cancel goes down
 -- Runs that are waited for: those whose waiting strand is gone are cancelled.
 create index execution_waited on execution (parent_job) where parent_job is not null and status in ('open', 'paused');
+
+create index execution_limit on execution (limit_key, id) where limit_key is not null and status in ('open', 'paused');
+-- One run for a due time, and one for a delivery, whatever dies in between.
+create unique index execution_schedule on execution (schedule_id, scheduled_for) where schedule_id is not null;
+create unique index execution_delivery on execution (delivery_id) where delivery_id is not null;
 
 -- One open run per workflow and business key.
 create table business_key (
@@ -603,6 +614,36 @@ create table signal (
   taken_for    int
 );
 create index signal_waiting on signal (execution_id, name, id);
+
+-- Starts runs by a calendar. Whoever finds one due locks it, starts its run and moves next_at on, in one transaction:
+-- each due time is handled once, by any number of processes.
+create table schedule (
+  id             uuid primary key,
+  name           text not null,
+  workflow_id    uuid,                                -- this version; or
+  workflow_name  text,                                -- the highest of this name, or this one
+  version        text,
+  cron           text not null,
+  timezone       text not null default 'UTC',
+  input          text not null default '{}',
+  catch_up       text not null default 'none' constraint schedule_catch_up check (catch_up in ('none', 'last', 'all')),
+  overlap        text not null default 'skip'
+    constraint schedule_overlap check (overlap in ('skip', 'queue', 'allow', 'cancel_previous')),
+  jitter         int not null default 0,              -- milliseconds
+  start_at       timestamptz,
+  end_at         timestamptz,
+  enabled        boolean not null default true,
+  next_at        timestamptz,                         -- the next due time; null: none comes
+  queued         timestamptz[] not null default '{}', -- due times that wait for the run before them to end
+  last_at        timestamptz,                         -- the last due time that was handled
+  last_outcome   text,                                -- what became of it
+  last_run       uuid,
+  etag           int not null default 1,
+  created_at     timestamptz not null default now(),
+  updated_at     timestamptz not null default now()
+) with (fillfactor = 70);
+create unique index schedule_name on schedule (lower(name));
+create index schedule_due on schedule (next_at) where enabled;
 
 -- === Records ============================================================================================
 

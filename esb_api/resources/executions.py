@@ -34,7 +34,7 @@ from esb_api.schemas.orchestration import (
 )
 from esb_api.validation import validated
 from esb_api.waiting import wanted_wait
-from esb_workers.errors import Forbidden, NotFound, TooLarge
+from esb_workers.errors import Conflict, Forbidden, NotFound, TooLarge
 from esb_workers.orchestration.control import Control
 from esb_workers.orchestration.start import NewExecution
 from esb_workers.orchestration.views import FINAL
@@ -61,12 +61,13 @@ def execute_workflow(call: Call, body: Any) -> Response:
     """Start a run.
 
     202 once it is stored. With `Prefer: wait=SECONDS`, 200 with the run as `GET /orchestration/executions/{id}` shows
-    it if it comes to its end in time.
+    it if it comes to its end in time. With a `businessKey` that another run has or had, `businessKeyReuse` decides:
+    409, or 200 with that run. A workflow with `concurrency` may also refuse with 409 `concurrency_limit`.
     """
     asked = call.raw_body(call.api.settings.max_body_bytes)
     with places_of(call) as places:
         reply = once(call, asked, lambda cursor: _start(call, cursor, places, body))
-    if reply.status == 202:
+    if reply.status == 202 or (reply.status == 200 and not reply.replayed):
         stored = orjson.loads(reply.body)
         call.correlation_id = stored["correlationId"]
         seconds = wanted_wait(call.environ.get("HTTP_PREFER"))
@@ -88,13 +89,29 @@ def _start(call: Call, cursor: Cursor | None, places: Places, body: Any) -> Repl
         client_id=call.principal.client_id,
         traceparent=call.traceparent,
         business_key=read.business_key,
+        reuse=read.business_key_reuse,
         priority=read.priority,
         revision=call.principal.rev,
     )
     workflow = front.find(new)
     places.take(1)
-    started = StartedAnswer(execution_id=front.start(new, workflow, cursor), correlation_id=new.correlation_id)
+    outcome, run = front.start(new, workflow, cursor)
+    assert run is not None
+    if outcome == "existing":
+        return _existing(call, run)
+    started = StartedAnswer(execution_id=run, correlation_id=new.correlation_id)
     return Reply(202, started.model_dump_json(by_alias=True).encode(), front.started)
+
+
+def _existing(call: Call, execution_id: str) -> Reply:
+    """The run that has the business key, as it stands. Another client's is only said to be there."""
+    with call.api.database.cursor() as cursor:
+        try:
+            row = own_run(call, cursor, execution_id)
+        except NotFound:
+            raise Conflict("another client's run has this business key", code="business_key_in_use") from None
+        shown = execution_view.shown(cursor, row, call.api.orchestration.programs.get(row.workflow_id).program)
+    return Reply(200, shown.model_dump_json(by_alias=True).encode())
 
 
 def _check_grant(call: Call) -> None:

@@ -58,6 +58,16 @@ _DEFINITION: dict[str, Any] = {
         "inputSchema": {"type": "object"},
         "outputSchema": {"type": "object"},
         "output": {"description": "Template of the run's output."},
+        "concurrency": {
+            "type": "object",
+            "required": ["limit"],
+            "properties": {
+                "key": {"type": "string", "description": "CEL; runs of the same value count together."},
+                "limit": {"type": "integer", "minimum": 1},
+                "onLimit": {"enum": ["queue", "reject", "cancel_oldest"]},
+            },
+        },
+        "ratePerSecond": {"type": "number", "description": "Starts a second; what comes sooner waits its turn."},
     },
 }
 
@@ -183,6 +193,13 @@ class ExecuteBody(Body):
     business_key: Annotated[
         str | None, Field(min_length=1, max_length=255, description="One open run per workflow name and key.")
     ] = None
+    business_key_reuse: Annotated[
+        Literal["allow_after_end", "reject", "return_existing"],
+        Field(
+            description="What a key that is not new means. `allow_after_end`: 409 while a run with it is open."
+            " `reject`: 409 if there ever was one. `return_existing`: 200 with the latest one, open or ended."
+        ),
+    ] = "allow_after_end"
     priority: Annotated[int, Field(ge=0, le=9, description="9 goes first.")] = 5
 
     @model_validator(mode="after")
@@ -191,6 +208,8 @@ class ExecuteBody(Body):
             raise ValueError("needs either workflowId or workflowName")
         if self.version is not None and self.workflow_name is None:
             raise ValueError("version goes with workflowName")
+        if "business_key_reuse" in self.model_fields_set and self.business_key is None:
+            raise ValueError("businessKeyReuse goes with businessKey")
         return self
 
 

@@ -25,7 +25,7 @@ from esb_workers.orchestration.document import (
     field_errors,
     join,
 )
-from esb_workers.orchestration.model import Catch, Evaluate, Program, Step, StepList
+from esb_workers.orchestration.model import Catch, Concurrency, Evaluate, Program, Step, StepList
 from esb_workers.orchestration.steps import step_types
 from esb_workers.orchestration.steps.base import StepType
 from esb_workers.registry.retries import RetryPolicy
@@ -99,6 +99,11 @@ class _Compiler:
             program.output = self.template(document.output, "definition.output")
         program.input_schema = self._schema(document.input_schema, "definition.inputSchema")
         program.output_schema = self._schema(document.output_schema, "definition.outputSchema")
+
+        program.rate = document.rate_per_second
+        if (wanted := document.concurrency) is not None:
+            key = None if wanted.key is None else self.expression(wanted.key, "definition.concurrency.key")
+            program.concurrency = Concurrency(key, wanted.limit, wanted.on_limit)
 
     def _schema(self, schema: Any, path: str) -> Schema | None:
         if schema is None:

@@ -79,6 +79,17 @@ class ErrorHandlingDocument(Document):
     )
 
 
+class ConcurrencyDocument(Document):
+    """How many runs may be under way at once; versions of a workflow count together."""
+
+    key: Cel | None = Field(None, description="CEL over the initial context: runs of the same value count together.")
+    limit: int = Field(ge=1, le=100_000)
+    on_limit: Literal["queue", "reject", "cancel_oldest"] = Field(
+        "queue",
+        description="What becomes of a start over the limit: it waits, is refused, or takes the oldest's place.",
+    )
+
+
 class DefinitionDocument(Document):
     """A workflow definition; its steps are read one by one, so that each names its own faults."""
 
@@ -90,6 +101,10 @@ class DefinitionDocument(Document):
     input_schema: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None
     output: Any = None
+    concurrency: ConcurrencyDocument | None = None
+    rate_per_second: float | None = Field(
+        None, gt=0, le=100_000, strict=False, description="Starts a second; what comes sooner waits its turn."
+    )
 
 
 def field_errors(error: ValidationError, prefix: str) -> list[FieldError]:

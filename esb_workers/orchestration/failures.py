@@ -17,6 +17,7 @@ LOOP_LIMIT: Final = "LoopLimit"
 TOLERANCE_EXCEEDED: Final = "ToleranceExceeded"
 CONTEXT_TOO_LARGE: Final = "ContextTooLarge"
 CANCELLED: Final = "Cancelled"
+CONCURRENCY_LIMIT: Final = "ConcurrencyLimit"
 INTERNAL_ERROR: Final = "InternalError"
 
 

@@ -69,6 +69,15 @@ class Step:
         return self.on_success or self.following
 
 
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """How many runs with the same key (None: of the workflow) may be under way, and what becomes of one too many."""
+
+    key: Evaluate | None
+    limit: int
+    on_limit: str
+
+
 @dataclass(slots=True)
 class Program:
     """A whole definition. `steps` holds those of every list, by id: ids are unique in a definition."""
@@ -83,6 +92,8 @@ class Program:
     output: Evaluate | None = None
     input_schema: Schema | None = None
     output_schema: Schema | None = None
+    concurrency: Concurrency | None = None
+    rate: float | None = None  # starts a second
 
     def policy(self, step: Step) -> RetryPolicy:
         """A step's own retry policy, else the definition's, else none.

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from esb_workers import drill
 from esb_workers.errors import Conflict, FieldError, Invalid, NotFound
 from esb_workers.orchestration.control import POOL, Control
 from esb_workers.orchestration.definition import compile_definition
+from esb_workers.orchestration.failures import StepFailed
+from esb_workers.orchestration.limits import limits_of
 from esb_workers.orchestration.lookup import find_workflow
 from esb_workers.orchestration.programs import Programs, Workflow
 from esb_workers.registry.versions import parse_version
 from esb_workers.runtime.ringer import Ringer
-from esb_workers.store import executions, workflows
+from esb_workers.store import starts, workflows
 from esb_workers.store.engine import Cursor, Database
 from esb_workers.store.ids import as_id, new_id
 from esb_workers.store.json import dumps
+from esb_workers.store.starts import Start, Started
 from esb_workers.store.workflows import WorkflowRow
 
 
@@ -44,7 +48,12 @@ class NewExecution:
     client_id: str | None = None
     traceparent: str | None = None
     business_key: str | None = None
+    reuse: str = "allow_after_end"  # of the business key
     priority: int = 5
+    delay_ms: int = 0
+    schedule_id: str | None = None
+    scheduled_for: datetime | None = None
+    delivery_id: str | None = None
     revision: int | None = None  # of what the caller knew of its client; None: nothing was remembered
 
 
@@ -120,36 +129,53 @@ class Orchestration:
             raise Invalid(faults)
         return workflow
 
-    def start(self, new: NewExecution, workflow: Workflow, cursor: Cursor | None = None) -> str:
-        """Start a run, in the caller's transaction if there is one; its id. Call `started` after the commit.
+    def start(self, new: NewExecution, workflow: Workflow, cursor: Cursor | None = None) -> Started:
+        """Start a run, in the caller's transaction if there is one. Call `started` after the commit.
 
-        Raises NotFound if the workflow was deleted, Conflict if its business key belongs to an open run, StaleRevision.
+        'ok' and its id; or 'existing' and another's, where that is wanted back. Raises NotFound if the workflow was
+        deleted, Conflict if its business key is taken or as many run as may, Invalid if a limit's key cannot be
+        computed, StaleRevision.
         """
-        row = {
-            "id": new_id(),
-            "workflow": workflow.id,
-            "lane": workflow.lane_id,
-            "client": new.client_id,
-            "correlation": new.correlation_id,
-            "trace": new.traceparent,
-            "name": workflow.name,
-            "business_key": new.business_key,
-            "priority": new.priority,
-            "input": dumps(dict(new.input)),
-            "timeout": workflow.program.timeout,
-            "rev": new.revision,
-        }
+        run = new_id()
+        try:
+            limits = limits_of(workflow, new.input, run, new.correlation_id)
+        except StepFailed as failed:
+            raise Invalid([FieldError("initialContext", f"definition.concurrency.key: {failed}")]) from None
+        start = Start(
+            id=run,
+            workflow=workflow.id,
+            lane=workflow.lane_id,
+            client=new.client_id,
+            correlation=new.correlation_id,
+            trace=new.traceparent,
+            name=workflow.name,
+            business_key=new.business_key,
+            reuse=new.reuse,
+            priority=new.priority,
+            input=dumps(dict(new.input)),
+            timeout=workflow.program.timeout,
+            revision=new.revision,
+            limits=limits,
+            delay_ms=new.delay_ms,
+            schedule=new.schedule_id,
+            due=new.scheduled_for,
+            delivery=new.delivery_id,
+        )
         if cursor is not None:
-            outcome, id_ = executions.execute(cursor, row)
+            started = starts.execute(cursor, start)
         else:
-            with self._database.cursor() as own:
-                outcome, id_ = executions.execute(own, row)
-        if outcome == "gone":
+            with self._database.cursor() as own:  # one statement: a transaction of its own
+                started = starts.execute(own, start)
+        if started.outcome == "gone":
             raise NotFound("there is no such workflow", code="workflow_not_found")
-        if outcome == "busy":
-            raise Conflict(f"the run {id_} has this business key", code="business_key_in_use", executionId=id_)
+        if started.outcome == "busy":
+            raise Conflict(
+                f"the run {started.id} has this business key", code="business_key_in_use", executionId=started.id
+            )
+        if started.outcome == "limit":
+            raise Conflict("as many runs are under way as the workflow allows", code="concurrency_limit")
         drill.crash_point(drill.AFTER_INSERT)
-        return id_
+        return started
 
     def started(self) -> None:
         """After the commit of a start: ring."""

@@ -8,15 +8,17 @@ from typing import Any, Final
 
 import orjson
 
-from esb_workers.orchestration.failures import VALIDATION_ERROR, Failure, StepFailed
+from esb_workers.orchestration.failures import CONCURRENCY_LIMIT, VALIDATION_ERROR, Failure, StepFailed
+from esb_workers.orchestration.limits import limits_of
 from esb_workers.orchestration.lookup import find_workflow
 from esb_workers.orchestration.programs import Programs
 from esb_workers.orchestration.strand import Strand
 from esb_workers.orchestration.world import Child, Ending, ForkView, Messages, OutgoingMessage, Services
-from esb_workers.store import executions
+from esb_workers.store import executions, starts
 from esb_workers.store.engine import Database
 from esb_workers.store.ids import new_id
 from esb_workers.store.json import dumps
+from esb_workers.store.starts import Start
 
 #: The lines of `log` steps.
 _log = logging.getLogger("esb.workflow")
@@ -79,20 +81,27 @@ class StrandWorld:
             )
         if found is None:
             raise StepFailed(Failure(VALIDATION_ERROR, f"there is no workflow {' '.join(workflow.values())}"))
-        program = self._programs.get(found).program
+        program = (target := self._programs.get(found)).program
         if program.input_schema is not None and (faults := program.input_schema.faults(dict(given), "input")):
             told = f"the input does not fit inputSchema: {faults[0].path} {faults[0].message}"
             raise StepFailed(Failure(VALIDATION_ERROR, told))
-        row = {
-            "id": child_id,
-            "workflow": found,
-            "lane": self._programs.get(found).lane_id,
-            "wait": wait,
-            "input": dumps(dict(given)),
-            "timeout": program.timeout,
-        }
+        start = Start(
+            id=child_id,
+            workflow=found,
+            lane=target.lane_id,
+            name=target.name,
+            correlation=self.correlation_id,
+            input=dumps(dict(given)),
+            timeout=program.timeout,
+            limits=limits_of(target, given, child_id, self.correlation_id),
+        )
         with self._database.cursor() as cursor:
-            executions.spawn(cursor, self._strand.key, row)
+            outcome = starts.spawn(cursor, self._strand.key, start, wait=wait)
+        if outcome == "gone":
+            raise StepFailed(Failure(VALIDATION_ERROR, f"there is no workflow {' '.join(workflow.values())}"))
+        if outcome == "limit":
+            told = f"as many runs of {target.name} are under way as it allows"
+            raise StepFailed(Failure(CONCURRENCY_LIMIT, told, retryable=True))
         self.stirred = True
 
     def child(self, child_id: str) -> Child:

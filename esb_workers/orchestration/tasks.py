@@ -17,7 +17,7 @@ from esb_workers.registry.secrets import Vault
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.runtime.slots import Outcome, SlotEngine
 from esb_workers.settings import Settings
-from esb_workers.store import executions
+from esb_workers.store import executions, starts
 from esb_workers.store.engine import Database
 from esb_workers.store.executions import StrandKey
 from esb_workers.store.jobs import Claim, Done
@@ -89,7 +89,8 @@ class StrandEngine(SlotEngine):
         super()._sweep()
         with self.database.cursor() as cursor:
             executions.poison(cursor)
-        if cancel_orphans(self.database):
+            admitted = starts.admit(cursor)
+        if cancel_orphans(self.database) or admitted:
             self.poke()
 
 

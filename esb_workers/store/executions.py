@@ -292,26 +292,6 @@ def endings(cursor: Cursor, execution_id: str, path: str, fork: int) -> list[tup
     return list(cursor.fetchall())
 
 
-def execute(cursor: Cursor, row: Mapping[str, Any]) -> tuple[str, str]:
-    """Start a run inside the caller's transaction: ('ok', its id), or ('busy', the run that has its business key)."""
-    cursor.execute(
-        "select outcome, id from esb_execute(%(id)s, %(workflow)s, %(lane)s, %(client)s, %(correlation)s, %(trace)s, %(name)s,"
-        " %(business_key)s, %(priority)s::smallint, null, %(input)s, %(timeout)s, %(rev)s)",
-        row,
-    )
-    outcome, id_ = cursor.fetchone()  # type: ignore[misc]
-    return outcome, id_
-
-
-def spawn(cursor: Cursor, key: StrandKey, row: Mapping[str, Any]) -> bool:
-    """A step starts another run; False if that was done before. Raises Superseded."""
-    cursor.execute(
-        "select esb_spawn(%(job)s, %(attempt)s, %(id)s, %(workflow)s, %(lane)s, %(wait)s, %(input)s, %(timeout)s)",
-        {"job": key.job, "attempt": key.attempt, **row},
-    )
-    return bool(cursor.fetchone()[0])  # type: ignore[index]
-
-
 def signal_take(cursor: Cursor, key: StrandKey, name: str, visit: int) -> tuple[str | None] | None:
     """(payload,) of the signal that is this visit's; None if there is none yet. Raises Superseded."""
     cursor.execute("select payload from esb_signal_take(%s, %s, %s, %s)", (*key, name, visit))

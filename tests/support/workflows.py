@@ -5,18 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from esb_workers.orchestration.engine import Runner
 from esb_workers.orchestration.failures import Failure
+from esb_workers.orchestration.limits import limits_of
 from esb_workers.orchestration.programs import Programs
 from esb_workers.orchestration.publishing import Publisher
 from esb_workers.orchestration.world import Answer, ServiceReply, ServiceRequest
-from esb_workers.store import executions, jobs, workers, workflows
+from esb_workers.store import jobs, starts, workers, workflows
 from esb_workers.store.engine import Database
 from esb_workers.store.ids import new_id
+from esb_workers.store.starts import Start, Started
 
 POOL = 3
 
@@ -85,26 +88,26 @@ class Bench:
 
     def start(self, workflow_id: str, context: dict[str, Any] | None = None, **over: Any) -> str:
         """Start a run; its id."""
-        workflow = self.programs.get(workflow_id)
-        row = {
-            "id": new_id(),
-            "workflow": workflow_id,
-            "lane": workflow.lane_id,
-            "client": None,
-            "correlation": "corr-1",
-            "trace": None,
-            "name": workflow.name,
-            "business_key": None,
-            "priority": 5,
-            "input": orjson.dumps(context or {}).decode(),
-            "timeout": workflow.program.timeout,
-            "rev": None,
-            **over,
-        }
-        with self.database.cursor() as cursor:
-            outcome, id_ = executions.execute(cursor, row)
-        assert outcome == "ok", outcome
+        outcome, id_ = self.begin(workflow_id, context, **over)
+        assert outcome == "ok" and id_ is not None, outcome
         return id_
+
+    def begin(self, workflow_id: str, context: dict[str, Any] | None = None, **over: Any) -> Started:
+        """Start a run; what came of it."""
+        workflow = self.programs.get(workflow_id)
+        run = new_id()
+        start = Start(
+            id=run,
+            workflow=workflow_id,
+            lane=workflow.lane_id,
+            name=workflow.name,
+            correlation="corr-1",
+            input=orjson.dumps(context or {}).decode(),
+            timeout=workflow.program.timeout,
+            limits=limits_of(workflow, context or {}, run, "corr-1"),
+        )
+        with self.database.raw_transaction() as cursor:
+            return starts.execute(cursor, replace(start, **over))
 
     def claim(self, limit: int = 32) -> list[jobs.Claim]:
         with self.database.cursor() as cursor:

@@ -211,6 +211,7 @@ create or replace function esb_finish(p_job uuid, p_attempt int, p_n int, p_type
 returns text language plpgsql as $$
 declare e execution;
 begin
+  perform esb_limit_lock(p_job);
   select * into e from execution where id = p_job for update;
   if e.status <> 'open' then return e.status; end if;
   if e.undo and exists (select from job where id = p_job and control = 'u') then return 'cancelling'; end if;
@@ -223,51 +224,7 @@ begin
   perform esb_end_strands(p_job);
   if p_status not in ('failed', 'timed_out') then delete from snapshot where execution_id = p_job; end if;
   if e.business_key is not null then delete from business_key where execution_id = p_job; end if;
+  if e.limit_key is not null then perform esb_admit(e.limit_key); end if;
   if e.parent_job is not null then perform esb_poke(e.parent_job); end if;
   return 'ok';
-end $$;
-
--- Starts a run: its row, its root strand, its business key. 'busy' and the run that has the key, 'gone' when the
--- workflow was deleted, or 'ok'. The lock keeps a delete from missing this run. ES003: what the caller knows of its
--- client (p_rev; null: nothing was remembered) is out of date.
-create or replace function esb_execute(p_id uuid, p_workflow uuid, p_lane int, p_client uuid, p_correlation text, p_trace text,
-  p_key_of text, p_business_key text, p_priority smallint, p_parent uuid, p_input text, p_timeout_ms bigint, p_rev bigint)
-returns table (outcome text, id uuid) language plpgsql as $$
-declare v_other uuid;
-begin
-  if p_rev <> (select sum(r.n) from revision r) then raise exception 'stale revision' using errcode = 'ES003'; end if;
-  perform 1 from workflow w where w.id = p_workflow and w.deleted_at is null for key share;
-  if not found then return query select 'gone', null::uuid; return; end if;
-  if p_business_key is not null then
-    insert into business_key (workflow, key, execution_id) values (p_key_of, p_business_key, p_id) on conflict do nothing;
-    if not found then
-      select b.execution_id into v_other from business_key b where b.workflow = p_key_of and b.key = p_business_key;
-      return query select 'busy', v_other;
-      return;
-    end if;
-  end if;
-  insert into execution (id, workflow_id, client_id, correlation_id, traceparent, business_key, priority, parent_job, input, deadline)
-  values (p_id, p_workflow, p_client, p_correlation, p_trace, p_business_key, p_priority, p_parent, p_input,
-          now() + make_interval(secs => p_timeout_ms / 1000.0));
-  insert into job (id, pool, lane_id, run_at, execution_id)
-  values (p_id, 3, p_lane, now() - make_interval(secs => 30 * p_priority), p_id);
-  return query select 'ok', p_id;
-end $$;
-
--- A step starts another run, fenced by its own strand. The child's id is chosen by the caller and journaled before,
--- so that a repeat after a crash starts nothing twice.
-create or replace function esb_spawn(p_job uuid, p_attempt int, p_id uuid, p_workflow uuid, p_lane int, p_wait boolean, p_input text,
-  p_timeout_ms bigint) returns boolean language plpgsql as $$
-begin
-  perform 1 from job where id = p_job and attempt = p_attempt and state = 'f' for update;
-  if not found then raise exception 'fenced' using errcode = 'ES001'; end if;
-  insert into execution (id, workflow_id, client_id, correlation_id, traceparent, priority, parent_id, parent_job, input, deadline)
-  select p_id, p_workflow, e.client_id, e.correlation_id, e.traceparent, e.priority, e.id, case when p_wait then p_job end, p_input,
-         now() + make_interval(secs => p_timeout_ms / 1000.0)
-    from job j join execution e on e.id = j.execution_id where j.id = p_job
-  on conflict do nothing;
-  if not found then return false; end if;
-  insert into job (id, pool, lane_id, run_at, execution_id)
-  select p_id, 3, p_lane, now() - make_interval(secs => 30 * e.priority), p_id from execution e where e.id = p_id;
-  return true;
 end $$;

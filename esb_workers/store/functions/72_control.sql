@@ -1,10 +1,11 @@
--- What people do to runs, and what a run does about it. Lock order: execution -> scope -> own job -> parent job.
+-- What people do to runs, and what a run does about it. Lock order: limit -> execution -> scope -> own job -> parent job.
 -- Each esb_run_… answers null (no such run), 'ok', or the status that forbids it.
 
 -- Locks a run and its scopes, in the order that strands lock them.
 create or replace function esb_hold_run(p_execution uuid) returns text language plpgsql as $$
 declare v_status text;
 begin
+  perform esb_limit_lock(p_execution);
   select status into v_status from execution where id = p_execution for update;
   perform 1 from scope where execution_id = p_execution order by job_id, path for update;
   return v_status;
@@ -14,7 +15,7 @@ end $$;
 -- undoes what was completed.
 create or replace function esb_run_cancel(p_execution uuid, p_reason text, p_compensate boolean, p_data text) returns text
 language plpgsql as $$
-declare v_status text := esb_hold_run(p_execution); v_parent uuid;
+declare v_status text := esb_hold_run(p_execution); v_parent uuid; v_limit text;
 begin
   if v_status is null or v_status not in ('open', 'paused') then return v_status; end if;
   if p_compensate then
@@ -29,9 +30,10 @@ begin
   perform esb_note(p_execution, 'run.cancelled', p_data);
   update execution set status = 'cancelled', reason = p_reason, updated_at = now(), finished_at = now(),
     fence = coalesce((select attempt from job where id = p_execution), fence)
-   where id = p_execution returning parent_job into v_parent;
+   where id = p_execution returning parent_job, limit_key into v_parent, v_limit;
   perform esb_end_strands(p_execution);
   delete from business_key where execution_id = p_execution;
+  if v_limit is not null then perform esb_admit(v_limit); end if;
   if v_parent is not null then perform esb_poke(v_parent); end if;
   return 'ok';
 end $$;
@@ -113,8 +115,9 @@ begin
   update execution set status = 'open', finished_at = null, error = null, error_class = null, output = null, context = null,
     reason = null, undo = false, skips = '{}', updated_at = now(),
     deadline = now() + make_interval(secs => (w.definition::jsonb->>'timeout')::float8 / 1000) where id = p_execution;
-  insert into job (id, pool, lane_id, run_at, execution_id, attempt)
-  values (p_execution, 3, w.lane_id, now() - make_interval(secs => 30 * e.priority), p_execution, greatest(e.fence, 1));
+  insert into job (id, pool, lane_id, state, run_at, execution_id, attempt)
+  values (p_execution, 3, w.lane_id, case when e.limit_key is not null and e.limit_n <= esb_under_way(e.limit_key) then 'h' else 'r' end::"char",
+          now() - make_interval(secs => 30 * e.priority), p_execution, greatest(e.fence, 1));
   return 'ok';
 end $$;
 
@@ -182,6 +185,7 @@ begin
     end if;
     perform esb_end_strands(v_id);
     delete from business_key where execution_id = v_id;
+    perform esb_admit(e.limit_key) from execution e where e.id = v_id and e.limit_key is not null;
     perform esb_poke(e.parent_job) from execution e where e.id = v_id and e.parent_job is not null;
     return next v_id;
   end loop;
