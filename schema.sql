@@ -548,6 +548,7 @@ create index execution_waited on execution (parent_job) where parent_job is not 
 create index execution_limit on execution (limit_key, id) where limit_key is not null and status in ('open', 'paused');
 -- One run for a due time, and one for a delivery, whatever dies in between.
 create unique index execution_schedule on execution (schedule_id, scheduled_for) where schedule_id is not null;
+create index execution_schedule_open on execution (schedule_id) where schedule_id is not null and status in ('open', 'paused');
 create unique index execution_delivery on execution (delivery_id) where delivery_id is not null;
 
 -- One open run per workflow and business key.

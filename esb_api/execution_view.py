@@ -95,6 +95,8 @@ def _common(row: RunRow) -> dict[str, Any]:
         "business_key",
         "priority",
         "parent_id",
+        "schedule_id",
+        "scheduled_for",
     )
     moments = ("client_id", "created_at", "started_at", "updated_at", "finished_at")
     return {name: getattr(row, name) for name in (*names, *moments)} | {

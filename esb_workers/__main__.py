@@ -44,9 +44,10 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
 
         return worker.run(settings, arguments.pool, arguments.concurrency)
     if arguments.command == "scheduler":
+        from esb_workers.orchestration.schedules import duty
         from esb_workers.upkeep import scheduler
 
-        return scheduler.run(settings)
+        return scheduler.run(settings, duty)
     if arguments.command == "flower":
         from esb_workers.node import flower
 

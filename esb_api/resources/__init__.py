@@ -15,6 +15,7 @@ from esb_api.resources.message_types import message_types
 from esb_api.resources.messages import messages
 from esb_api.resources.pull import pull
 from esb_api.resources.routes import routes
+from esb_api.resources.schedules import schedules
 from esb_api.resources.sending import sending
 from esb_api.resources.services import services
 from esb_api.resources.system import system
@@ -39,5 +40,6 @@ RESOURCES: Final[tuple[Resource, ...]] = (
     trials,
     executions,
     execution_graphs,
+    schedules,
     system,
 )

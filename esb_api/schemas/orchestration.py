@@ -252,6 +252,8 @@ class ListedExecution(Answer):
     business_key: str | None
     priority: int
     parent_id: Annotated[str | None, Field(description="The run a step of which started this one.")]
+    schedule_id: Annotated[str | None, Field(description="The schedule that started it.")]
+    scheduled_for: Annotated[Moment | None, Field(description="The due time that it was started for.")]
     client_id: Annotated[str | None, Field(description="Null: the operator.")]
     error: Any
     created_at: Moment

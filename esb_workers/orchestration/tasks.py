@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 
 from esb_workers.orchestration.control import cancel_orphans
 from esb_workers.orchestration.engine import Runner
 from esb_workers.orchestration.programs import Programs
 from esb_workers.orchestration.publishing import Publisher
+from esb_workers.orchestration.schedules import Schedules
 from esb_workers.orchestration.services import ServiceCaller
+from esb_workers.orchestration.start import Orchestration
 from esb_workers.orchestration.world import Services
 from esb_workers.registry.choice import Chooser
 from esb_workers.registry.instances import Directory
@@ -73,6 +76,7 @@ class StrandEngine(SlotEngine):
         self._close = close
         messages = Publisher(database, lambda: ringer.ring("routing"))
         programs = Programs(database)
+        self._schedules = Schedules(database, Orchestration(database, ringer))
         runner = Runner(database, programs, services, messages, random=random.random, may_act=self._may_go_on)
         super().__init__("orchestration", settings, database, ringer, StrandWork(database, runner), slots)
 
@@ -80,6 +84,13 @@ class StrandEngine(SlotEngine):
         """As every engine; then close the connections to services."""
         super().stop(grace_seconds)
         self._close()
+
+    def _make_due(self) -> None:
+        """Timers, and schedules: whoever looks first starts their runs."""
+        looks = time.monotonic() >= min(self._next_timer, self._next_due)
+        super()._make_due()
+        if looks:
+            self._schedules.tick()
 
     def _may_go_on(self) -> bool:
         """Whether a strand may begin another step here: a stopping process hands it on."""

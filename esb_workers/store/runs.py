@@ -18,7 +18,7 @@ _STARTED: Final = """
     coalesce(e.started_at, (select v.at from event v where v.execution_id = e.id and v.job_id = e.id and v.n = 1))"""
 _COLUMNS: Final = f"""
     e.id, e.workflow_id, w.name as workflow_name, w.version as workflow_version, e.client_id, {_SHOWN} as status, e.business_key,
-    e.correlation_id, e.priority, e.parent_id, e.input, e.context, e.output, e.error, e.reason, e.deadline, e.created_at,
+    e.correlation_id, e.priority, e.parent_id, e.schedule_id, e.scheduled_for, e.input, e.context, e.output, e.error, e.reason, e.deadline, e.created_at,
     {_STARTED} as started_at, e.updated_at, e.finished_at"""
 #: Statuses that stand in no column of their own.
 OPEN: Final = frozenset({"pending", "running", "waiting"})
@@ -37,6 +37,8 @@ class RunRow(NamedTuple):
     correlation_id: str
     priority: int
     parent_id: str | None
+    schedule_id: str | None
+    scheduled_for: datetime | None
     input: str
     context: str | None
     output: str | None

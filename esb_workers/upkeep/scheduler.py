@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -31,7 +31,11 @@ HOUSEKEEPING_EVERY = 60.0
 WEEKS_AHEAD = 2
 
 
-def run(settings: Settings) -> int:
+#: Makes what is done at each tick besides upkeep itself.
+Duty = Callable[[Database, Ringer], Callable[[], Any]]
+
+
+def run(settings: Settings, *duties: Duty) -> int:
     """Tick until SIGTERM or SIGINT; returns the exit code. Raises SettingsError, SchemaMismatch, Unavailable."""
     if settings.database_url is None:
         raise SettingsError("ESB_DATABASE_URL must be set for the scheduler")
@@ -40,7 +44,7 @@ def run(settings: Settings) -> int:
     database = Database(settings.database_url.get_secret_value(), pool_size=3, name="esb scheduler")
     migrate.check(database)
     ringer = Ringer(make_celery(settings))
-    scheduler = Scheduler(settings, database, ringer)
+    scheduler = Scheduler(settings, database, ringer, [duty(database, ringer) for duty in duties])
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: scheduler.stop())
     scheduler.run()
@@ -52,8 +56,11 @@ def run(settings: Settings) -> int:
 class Scheduler:
     """One scheduler. Any number may run."""
 
-    def __init__(self, settings: Settings, database: Database, ringer: Ringer) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, ringer: Ringer, duties: Sequence[Callable[[], Any]] = ()
+    ) -> None:
         self._settings = settings
+        self._duties = duties
         self._database = database
         self._ringer = ringer
         self._stopping = threading.Event()
@@ -70,6 +77,8 @@ class Scheduler:
         while True:
             self._attempt(self._beat)
             self._attempt(self.tick)
+            for duty in self._duties:
+                self._attempt(duty)
             if until_housekeeping <= 0:
                 self._attempt(self.housekeeping)
                 until_housekeeping = HOUSEKEEPING_EVERY

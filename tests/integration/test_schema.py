@@ -29,7 +29,7 @@ def declared(database: Database) -> dict[str, dict[str, tuple[str, bool]]]:
     names = {
         "UUID": "uuid", "TEXT": "text", "INTEGER": "integer", "SMALLINT": "smallint", "BIGINT": "bigint",
         "TIMESTAMP WITH TIME ZONE": "timestamp with time zone", "JSONB": "jsonb", "BOOLEAN": "boolean",
-        "FLOAT": "double precision", "BYTEA": "bytea", "TEXT[]": "text[]", '"char"': '"char"',
+        "FLOAT": "double precision", "BYTEA": "bytea", "TEXT[]": "text[]", "TIMESTAMP WITH TIME ZONE[]": "timestamp with time zone[]", '"char"': '"char"',
     }  # fmt: skip
     dialect = database.engine.dialect
     return {

@@ -79,6 +79,7 @@ end $$;
 create or replace function esb_wake(p_pool smallint) returns timestamptz language sql stable as $$
   select least(
     (select min(run_at) from job where pool = p_pool and state = 's'),
+    case when p_pool = 3 then (select min(next_at) from schedule where enabled and next_at > now()) end,
     (select min(greatest(gate_until, next_at)) from lane
       where pool = p_pool and greatest(gate_until, next_at) > now() and gate_until < 'infinity'))
 $$;
