@@ -45,6 +45,10 @@ SUSPECT: Final = 2
 SUSPECT_PAUSE: Final = 0.2
 #: What is in flight under this process's name for longer, and unknown to it, is given back, seconds.
 UNKNOWN_AFTER: Final = 10.0
+#: Under load bells are held, and it takes Celery a moment to hear the next one. For this long after the last load the
+#: pump looks by itself, this often, seconds.
+ATTENTIVE: Final = 0.1
+LOOK_AGAIN: Final = 0.005
 #: A bell is answered for at most this long, seconds: a drain never blocks a Celery thread for good.
 DRAIN_SLICE: Final = 2.0
 
@@ -82,6 +86,7 @@ class Engine(ABC):
         self._timers_changed = True
         self._after = {True: 0, False: 0}  # the lane whose turn was last; True: in claims open to all lanes
         self._pace = Pace()
+        self._attentive_until = 0.0  # monotonic
         self._threads: list[threading.Thread] = []
         self._held: dict[Held, None] = {}  # claimed here, and not recorded or given up yet
         self._suspect: Held | None = None  # the one that is under way, or was the last
@@ -220,6 +225,7 @@ class Engine(ABC):
     def _rest(self) -> None:
         """Sleep until a bell, the next timer, or the next poll. Under load, look again at once: without a bell."""
         if self._loaded():
+            self._attentive_until = time.monotonic() + ATTENTIVE
             return
         with self._idle:
             self._idle_count += 1
@@ -232,8 +238,9 @@ class Engine(ABC):
                 seconds = jobs.seconds_until_due(cursor, self.pool_id)
             self._next_timer = math.inf if seconds is None else time.monotonic() + seconds
         # A row that is due but behind a closed gate, or in another's hands, must not become a busy loop.
-        pause = max(self._next_timer - time.monotonic(), 0.005)
-        self._poked.wait(min(self.settings.sweep_seconds, pause))
+        now = time.monotonic()
+        longest = LOOK_AGAIN if now < self._attentive_until else self.settings.sweep_seconds
+        self._poked.wait(min(longest, max(self._next_timer - now, 0.005)))
 
     def _make_due(self) -> None:
         """Make timers ready: when the next known one is due, and now and then for those that others have set."""
