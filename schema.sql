@@ -431,6 +431,7 @@ create table delivery (
   primary key (id)
 ) partition by range (id);
 create index delivery_message on delivery (message_id);                 -- a message with its deliveries
+create index delivery_in_vain on delivery (message_id) where status <> 'delivered';  -- logs by a rare status
 
 -- Attempts before the last one. The claim is the durable record that an attempt began; each ends here, or in
 -- delivery.last, with exactly one outcome.
@@ -476,6 +477,7 @@ create table replay_item (
   primary key (replay_id, delivery_id)
 );
 create index replay_item_waiting on replay_item (replay_id) where sent_at is null;
+create index replay_item_delivery on replay_item (delivery_id);         -- the timeline of a message names its replays
 
 -- === Orchestration ======================================================================================
 
@@ -647,6 +649,15 @@ create unique index schedule_name on schedule (lower(name));
 create index schedule_due on schedule (next_at) where enabled;
 
 -- === Records ============================================================================================
+
+-- Figures that only ever rise, for GET /metrics: processes add what they have counted with their heartbeats, the sweep
+-- what it has taken back.
+create table counter (
+  name text not null,                                 -- claimed, recorded, superseded, swept, workers_lost
+  pool smallint not null,
+  n    bigint not null default 0,
+  primary key (name, pool)
+) with (fillfactor = 50);
 
 -- Who changed which registration, and how.
 create table audit (

@@ -19,6 +19,7 @@ _ACTS: Final = {
     "cancel": "message.cancel_requested",
     "redact": "message.redacted",
     "retry": "delivery.retried",
+    "replay_delivery": "delivery.replayed",
     "skip": "delivery.skipped",
     "park": "delivery.parked",
 }
@@ -73,6 +74,25 @@ def message(row: MessageRow, acts: Sequence[ActRow]) -> Json:
 def destination_of(cursor: Json | None, lane: str) -> str:
     """A destination as its route names it."""
     return str((cursor or {}).get("dest") or lane)
+
+
+def forms(cursor: Json | None, lane: str, form: tuple[str, str] | None) -> list[Json]:
+    """What transformations made of a message for a delivery: one form, or one for each destination it may go to."""
+    if form is None:
+        return []
+    payload, headers = form
+    late = (cursor or {}).get("any")
+    if late is None:
+        made = [(destination_of(cursor, lane), payload, headers)]
+    else:
+        made = [
+            (str(dest), one, other)
+            for (_, dest), one, other in zip(late, orjson.loads(payload), orjson.loads(headers), strict=True)
+        ]
+    return [
+        {"destination": name, "payload": orjson.Fragment(one), "headers": orjson.Fragment(other)}
+        for name, one, other in made
+    ]
 
 
 def _delivery(message_id: str, stored: Json) -> Json:

@@ -9,21 +9,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess, values
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from esb_workers.errors import Unavailable
 from esb_workers.queues import POOL_IDS
-from esb_workers.store import figures
+from esb_workers.store import counters, figures
 from esb_workers.store.engine import Database
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SHARED = "PROMETHEUS_MULTIPROC_DIR"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+#: Figures that only rise, as the store keeps them.
+_COUNTERS: Final = {
+    "claimed": "Rows that workers claimed.",
+    "recorded": "Outcomes recorded.",
+    "superseded": "Outcomes dropped, because their rows had been given to another.",
+    "swept": "Rows taken back from workers that died or lost them.",
+    "workers_lost": "Workers declared dead: their leases ran out.",
+}
 
 
 class Metrics:
@@ -102,6 +112,11 @@ class _WorkCollector(Collector):
                     figures.queues(cursor), figures.attempts(cursor), figures.executions(cursor)
                 )  # fmt: skip
                 warnings = figures.schema_warnings(cursor)
+                circuits, held, dead, blocked = (
+                    figures.circuits(cursor), figures.held_lanes(cursor), figures.dead_letters(cursor),
+                    figures.blocked_keys(cursor),
+                )  # fmt: skip
+                counts = counters.all_of(cursor)
         except Unavailable:
             yield GaugeMetricFamily("esb_database_up", "Whether the database answers.", 0)
             return
@@ -118,6 +133,16 @@ class _WorkCollector(Collector):
         yield _family("esb_attempts_last_minute", "Delivery attempts ended in the last 60 s.", "outcome", attempts)
         told = "Messages of the last 60 s that were accepted although they do not fit their type's schema."
         yield _family("esb_schema_warnings_last_minute", told, "message_type", warnings)
+        yield _family("esb_circuits", "Instances by the state of their circuit.", "state", circuits)
+        yield _family("esb_lanes_held", "Destinations whose deliveries are held.", "reason", held)
+        yield GaugeMetricFamily("esb_dead_letters", "Dead letters that wait (counted up to 100000).", dead)
+        yield GaugeMetricFamily("esb_blocked_keys", "Ordering keys that wait for a person.", blocked)
+        for name, text in _COUNTERS.items():
+            family = CounterMetricFamily(f"esb_{name}", text, labels=["pool"])
+            for row in counts:
+                if row.name == name:
+                    family.add_metric([names.get(row.pool, "scheduler")], row.n)
+            yield family
         yield _family("esb_executions", "Executions: the open, and the last hour's.", "status", executions)
 
 

@@ -110,8 +110,24 @@ class Settings(BaseModel):
     )
 
     retention_days: int = Field(
-        30, ge=1, le=3650, description="How long finished messages, deliveries, executions and checks are kept, days."
+        30,
+        ge=1,
+        le=3650,
+        description="How long what is finished is kept, days; dropped by the week. Messages, deliveries, dead letters, and what has no setting of its own.",
     )
+    retention_details_days: int | None = Field(
+        None,
+        ge=1,
+        le=3650,
+        description="The same for attempts before the last and for transformed forms. Default, and most: `ESB_RETENTION_DAYS`.",
+    )
+    retention_executions_days: int | None = Field(
+        None, ge=1, le=3650, description="The same for executions and their history. Default: `ESB_RETENTION_DAYS`."
+    )
+    retention_checks_days: int | None = Field(
+        None, ge=1, le=3650, description="The same for health checks. Default: `ESB_RETENTION_DAYS`."
+    )
+    retention_audit_days: int = Field(365, ge=1, le=3650, description="The same for the audit trail.")
     log_format: Literal["json", "console"] = Field("json", description="Shape of log lines.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
 

@@ -12,20 +12,23 @@ from esb_api import message_view
 from esb_api.answers import answer
 from esb_api.call import Call
 from esb_api.operations import Resource
-from esb_api.pages import decode_cursor, page
+from esb_api.pages import cursor_id, decode_cursor, page
+from esb_api.params import PageQuery
 from esb_api.principals import Access
 from esb_api.schemas.dead_letters import (
     DeadLetterAnswer,
+    DeadLetterDetail,
     DeadLetterFilterBody,
     DeadLetterPage,
     DeadLetterQuery,
     DryReplayAnswer,
     ReplayAnswer,
     ReplayBody,
+    ReplayPage,
     StartedReplayAnswer,
 )
 from esb_workers.errors import FieldError, IllegalTransition, Invalid, NotFound
-from esb_workers.store import replays
+from esb_workers.store import message_log, messages, replays
 from esb_workers.store.replays import DeadLetter, DeadLetterFilter, ReplayRow
 
 dead_letters = Resource("dead-letters")
@@ -73,6 +76,33 @@ def replay_dead_letters(call: Call, body: ReplayBody) -> Response:
     return answer(started, 202, Location=f"/routing/dead-letters/replays/{replay_id}")
 
 
+@dead_letters.operation("GET", "/routing/dead-letters/{id}", access=Access.OPERATOR, answers={200: DeadLetterDetail})
+def read_dead_letter(call: Call, delivery_id: str) -> Response:
+    """Read a dead letter: the original message, what transformations made of it, and every attempt."""
+    with call.api.database.cursor() as cursor:
+        letter = replays.letter(cursor, delivery_id)
+        message = message_log.get(cursor, letter.message_id) if letter else None
+        forms = messages.forms(cursor, [delivery_id])
+    if letter is None or message is None:
+        raise NotFound
+    shown = message_view.logged_message(message)
+    delivery = next(found for found in shown["deliveries"] if found["id"] == letter.delivery_id)
+    original = {"payload": shown["payload"], "headers": shown["headers"]}
+    made = [] if letter.redacted else message_view.forms(letter.cursor, letter.lane, forms.get(delivery_id))
+    plain = _letter(letter).model_dump(by_alias=True, mode="json")
+    return answer(plain | {"original": original, "forms": made, "delivery": delivery})
+
+
+@dead_letters.operation(
+    "GET", "/routing/dead-letters/replays", access=Access.OPERATOR, query=PageQuery, answers={200: ReplayPage}
+)
+def list_replays(call: Call, query: PageQuery) -> Response:
+    """List replays, newest first."""
+    with call.api.database.cursor() as cursor:
+        rows = replays.listed(cursor, query.limit, cursor_id(query.cursor))
+    return answer(ReplayPage(**page(rows, query.limit, _replay, lambda row: row.id)))
+
+
 @dead_letters.operation(
     "GET", "/routing/dead-letters/replays/{id}", access=Access.OPERATOR, answers={200: ReplayAnswer}
 )
@@ -118,8 +148,8 @@ def _replay(row: ReplayRow) -> ReplayAnswer:
     # In the store a replay is through once all is sent; whoever asks wants to know how it ended.
     status: Any = "running" if row.status == "completed" and row.open else row.status
     return ReplayAnswer(
-        id=row.id, status=status, matched=row.matched, sent=row.sent, delivered=row.delivered, failed=row.failed,
-        rate_per_second=row.rate, created_at=row.created_at, finished_at=row.finished_at,
+        id=row.id, status=status, filter=row.filter, matched=row.matched, sent=row.sent, delivered=row.delivered,
+        failed=row.failed, rate_per_second=row.rate, created_at=row.created_at, finished_at=row.finished_at,
     )  # fmt: skip
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from esb_api.params import PageQuery
 from esb_api.schemas.base import Answer, Body
-from esb_api.schemas.messages import AttemptAnswer
+from esb_api.schemas.messages import AttemptAnswer, DeliveryAnswer
 from esb_api.schemas.types import Moment, Words
 
 #: One word, or several of which one must fit.
@@ -71,6 +71,29 @@ class DeadLetterAnswer(Answer):
     created_at: Annotated[Moment, Field(description="When it was given up.")]
 
 
+class OriginalAnswer(Answer):
+    """A message as it was accepted."""
+
+    payload: Annotated[Any, Field(description="Null once redacted.")]
+    headers: dict[str, str]
+
+
+class FormAnswer(Answer):
+    """What transformations made of it for one destination."""
+
+    destination: str
+    payload: Any
+    headers: dict[str, str]
+
+
+class DeadLetterDetail(DeadLetterAnswer):
+    """A dead letter with all there is to decide by: what came in, what was sent, and what each attempt met."""
+
+    original: OriginalAnswer
+    forms: Annotated[list[FormAnswer], Field(description="Empty: it was sent as it came in, or is redacted.")]
+    delivery: Annotated[DeliveryAnswer, Field(description="With all its attempts, the earlier rounds included.")]
+
+
 class DeadLetterPage(Answer):
     """Dead letters, newest first."""
 
@@ -99,6 +122,7 @@ class ReplayAnswer(Answer):
     status: Annotated[
         Literal["running", "completed", "cancelled"], Field(description="`completed`: all are sent and have ended.")
     ]
+    filter: Annotated[dict[str, Any], Field(description="Which dead letters it took.")]
     matched: int
     sent: int
     delivered: int
@@ -106,3 +130,10 @@ class ReplayAnswer(Answer):
     rate_per_second: float | None
     created_at: Moment
     finished_at: Moment | None
+
+
+class ReplayPage(Answer):
+    """Replays, newest first."""
+
+    items: list[ReplayAnswer]
+    next_cursor: str | None

@@ -16,7 +16,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Final
 
@@ -26,7 +26,7 @@ from esb_workers.queues import POOL_IDS, PoolName
 from esb_workers.runtime.pace import Pace
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
-from esb_workers.store import jobs, workers
+from esb_workers.store import counters, jobs, workers
 from esb_workers.store.engine import Cursor, Database
 from esb_workers.store.jobs import Claim, Held, Key
 
@@ -49,6 +49,8 @@ UNKNOWN_AFTER: Final = 10.0
 #: pump looks by itself, this often, seconds.
 ATTENTIVE: Final = 0.1
 LOOK_AGAIN: Final = 0.005
+#: Of what a process has done, what it adds to the figures of all with its heartbeat.
+TOLD: Final = ("claimed", "recorded", "superseded")
 #: A bell is answered for at most this long, seconds: a drain never blocks a Celery thread for good.
 DRAIN_SLICE: Final = 2.0
 
@@ -74,6 +76,7 @@ class Engine(ABC):
         self.database = database
         self.ringer = ringer
         self.figures = Figures()
+        self._told: dict[str, int] = {}
         self.worker_id = 0
         self._last_beat = 0.0  # monotonic moment at which the last good heartbeat was sent
         self._stopping = threading.Event()
@@ -123,6 +126,7 @@ class Engine(ABC):
             thread.join(timeout=max(0.1, deadline - time.monotonic()))
         try:
             with self.database.cursor() as cursor:
+                self._tell_figures(cursor)
                 workers.retire(cursor, self.worker_id)
         except Unavailable:
             log.warning("could not sign off: the lease will run out by itself")
@@ -177,12 +181,21 @@ class Engine(ABC):
     def _beat(self, cursor: Cursor, lease: float) -> None:
         if self.worker_id:
             workers.beat(cursor, self.worker_id, lease)
+            self._tell_figures(cursor)
             return
         host, version = socket.gethostname(), metadata.version("python-esb")
         self.worker_id = workers.register(cursor, self.pool_id, host, os.getpid(), version, lease)
         self._lost.clear()  # of the old life: a sweep takes them
         self.figures.lives += 1
         self._poked.set()
+
+    def _tell_figures(self, cursor: Cursor) -> None:
+        """Add what this process has done since it last told to the figures of all."""
+        told, now = self._told, asdict(self.figures)
+        counts = {name: now[name] - told.get(name, 0) for name in TOLD if now[name] > told.get(name, 0)}
+        if counts:
+            counters.add(cursor, self.pool_id, counts)
+        self._told = now
 
     def may_act(self) -> bool:
         """Whether the lease surely holds: no call is started on a lease that may have run out meanwhile."""

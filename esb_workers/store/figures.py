@@ -6,7 +6,19 @@ from esb_workers.store.engine import Cursor
 from esb_workers.store.jobs import QueueFigures
 from esb_workers.store.jobs import figures as queues
 
-__all__ = ["QueueFigures", "attempts", "backlog_exceeds", "executions", "queues", "schema_warnings", "server_version"]
+__all__ = [
+    "QueueFigures",
+    "attempts",
+    "backlog_exceeds",
+    "blocked_keys",
+    "circuits",
+    "dead_letters",
+    "executions",
+    "held_lanes",
+    "queues",
+    "schema_warnings",
+    "server_version",
+]
 
 
 def attempts(cursor: Cursor) -> dict[str, int]:
@@ -31,6 +43,32 @@ def executions(cursor: Cursor) -> dict[str, int]:
             or id = any(array(select execution_id from job where pool = 3 and execution_id is not null))
          group by 1""")
     return {"running": 0, "completed": 0, "failed": 0} | {status: int(count) for status, count in cursor.fetchall()}
+
+
+def dead_letters(cursor: Cursor) -> int:
+    """Dead letters that wait for a decision, counted up to a hundred thousand."""
+    cursor.execute("select count(*) from (select 1 from dead_letter limit 100000) x")
+    return int(cursor.fetchone()[0])  # type: ignore[index]
+
+
+def circuits(cursor: Cursor) -> dict[str, int]:
+    """Instances by the state of their circuits."""
+    cursor.execute("select circuit, count(*) from service_state group by 1")
+    return {"closed": 0, "open": 0, "half_open": 0} | {state: int(count) for state, count in cursor.fetchall()}
+
+
+def held_lanes(cursor: Cursor) -> dict[str, int]:
+    """Destinations whose deliveries are held, by the reason."""
+    cursor.execute(
+        "select gate, count(*) from lane where pool = 2 and gate_until > now() and gate is not null group by 1"
+    )
+    return {"maintenance": 0, "circuit_open": 0, "no_instance": 0} | {gate: int(n) for gate, n in cursor.fetchall()}
+
+
+def blocked_keys(cursor: Cursor) -> int:
+    """Ordering keys that wait for a person."""
+    cursor.execute("select count(*) from job where okey is not null and state = 'b' and pool = 2")
+    return int(cursor.fetchone()[0])  # type: ignore[index]
 
 
 def backlog_exceeds(cursor: Cursor, limit: int) -> bool:

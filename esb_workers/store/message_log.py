@@ -15,6 +15,12 @@ from esb_workers.store.json import dumps
 #: A message in one of these has nothing left to do.
 FINAL = frozenset({"delivered", "partially_delivered", "failed", "unroutable", "expired", "cancelled"})
 
+#: A message in one of these is unfinished.
+OPEN = frozenset({"accepted", "scheduled", "routed"})
+
+#: So many candidates are looked at together where a status is sought that few messages have.
+CHUNK = 500
+
 #: A page of the log ends with the message that brings its payloads over this.
 PAGE_BYTES = 8 << 20
 
@@ -72,6 +78,7 @@ class LogFilter:
     clients: Sequence[str] | None = None
     since: datetime | None = None
     until: datetime | None = None
+    chosen: Sequence[str] | None = None  # these alone: by the bus's ids
 
 
 _COLUMNS = """m.id, m.client_id, m.external_id, m.source, m.type, m.correlation_id, m.ordering_key, m.priority, m.deliver_at,
@@ -117,6 +124,52 @@ def status(cursor: Cursor, message_id: str) -> str | None:
 
 def page(cursor: Cursor, limit: int, after: str | None, wanted: LogFilter) -> tuple[list[MessageRow], bool]:
     """Messages, newest first, and whether there are more. Fewer than `limit` where their payloads are large."""
+    if wanted.statuses is None or "delivered" in wanted.statuses or wanted.ids or wanted.correlation_ids:
+        return _page(cursor, limit, after, wanted)
+    # Most messages are delivered. To look for the others among all would take as long as the log is; so they are sought
+    # where their like is kept, some at a time.
+    found: list[str] = []
+    while len(found) <= limit:
+        candidates = _not_delivered(cursor, wanted, after)
+        found += _matching(cursor, candidates, limit + 1 - len(found), wanted)
+        if len(candidates) < CHUNK:
+            break
+        after = candidates[-1]
+    return _page(cursor, limit, None, LogFilter(chosen=found)) if found else ([], False)
+
+
+def _not_delivered(cursor: Cursor, wanted: LogFilter, after: str | None) -> list[str]:
+    """The next CHUNK messages, newest first, that are unfinished, have ended without a delivery, or have one in vain."""
+    statuses, clauses = set(wanted.statuses or ()), ["message_id is not null"]
+    _, values = _where(wanted)
+    if after is not None:
+        clauses.append("message_id < %(after)s")
+    if "since_id" in values:
+        clauses.append("message_id >= esb_uuid_at(%(since_id)s)")
+    if "until_id" in values:
+        clauses.append("message_id < esb_uuid_at(%(until_id)s)")
+    where = " and ".join(clauses)
+    sources = [f"from job where {where}"] if OPEN & statuses else []
+    if statuses - OPEN:
+        sources += [f"from message_end where {where}", f"from delivery where status <> 'delivered' and {where}"]
+    # Each source in the order of its index, and no further than needed: together they have the newest of all.
+    newest = f"order by message_id desc limit {CHUNK:d}"
+    union = " union all ".join(f"(select distinct message_id {source} {newest})" for source in sources)
+    cursor.execute(f"select distinct message_id from ({union}) x {newest}", values | {"after": after})
+    return [row[0] for row in cursor.fetchall()]
+
+
+def _matching(cursor: Cursor, candidates: Sequence[str], limit: int, wanted: LogFilter) -> list[str]:
+    clauses, values = _where(wanted)
+    where = " and ".join(["m.id = any(%(candidates)s::uuid[])", *clauses])
+    cursor.execute(
+        f"select m.id from message m where {where} order by m.id desc limit {limit:d}",
+        values | {"candidates": list(candidates)},
+    )
+    return [row[0] for row in cursor.fetchall()]
+
+
+def _page(cursor: Cursor, limit: int, after: str | None, wanted: LogFilter) -> tuple[list[MessageRow], bool]:
     clauses, values = _where(wanted)
     if after is not None:
         clauses.append("m.id < %(after)s")
@@ -154,6 +207,7 @@ def _where(wanted: LogFilter) -> tuple[list[str], dict[str, Any]]:
         "destinations": wanted.destinations,
         "clients": None if wanted.clients is None else [id_ for text in wanted.clients if (id_ := as_id(text))],
         "statuses": wanted.statuses,
+        "chosen": wanted.chosen,
         "since": wanted.since,
         "until": wanted.until,
         "since_id": max(wanted.since - _SKEW, _EPOCH) if wanted.since and wanted.since > _EPOCH else None,
@@ -168,6 +222,7 @@ def _where(wanted: LogFilter) -> tuple[list[str], dict[str, Any]]:
         "destinations": _DESTINATION,
         "clients": "m.client_id = any(%(clients)s::uuid[])",
         "statuses": "esb_message_status(m.id, m.deliver_at, m.created_at) = any(%(statuses)s)",
+        "chosen": "m.id = any(%(chosen)s::uuid[])",
         "since": "m.created_at >= %(since)s",
         "until": "m.created_at < %(until)s",
         "since_id": "m.id >= esb_uuid_at(%(since_id)s)",  # prunes partitions
@@ -182,13 +237,21 @@ def _where(wanted: LogFilter) -> tuple[list[str], dict[str, Any]]:
 def acts(cursor: Cursor, message_id: str) -> list[ActRow]:
     """What the catalogue had to say of a message, and what people did to it, oldest first."""
     cursor.execute(
-        "select at, actor, action, detail from ("
-        "  select at, null as actor, 'schema_warning' as action,"
-        "         jsonb_build_object('version', version, 'errors', faults) as detail, null as id"
-        "    from message_warning where message_id = %(id)s::uuid"
-        "  union all"
-        "  select at, actor, action, detail, id from audit where resource = 'message' and resource_id = %(id)s"
-        ") a order by id nulls first",
+        """select at, actor, action, detail from (
+             select at, null as actor, 'schema_warning' as action,
+                    jsonb_build_object('version', version, 'errors', faults) as detail
+               from message_warning where message_id = %(id)s::uuid
+              union all
+             select at, actor, action, detail from audit where resource = 'message' and resource_id = %(id)s
+              union all
+             select i.sent_at, coalesce(a.actor, 'operator'), 'replay_delivery',
+                    jsonb_build_object('deliveryId', i.delivery_id, 'replayId', i.replay_id)
+               from replay_item i
+               left join audit a on a.resource = 'replay' and a.resource_id = i.replay_id::text and a.action = 'start'
+              where i.sent_at is not null and i.delivery_id = any(array(
+                select id from delivery where message_id = %(id)s::uuid
+                 union all select id from job where message_id = %(id)s::uuid))
+           ) a order by at""",
         {"id": message_id},
     )
     return [ActRow(*row) for row in cursor.fetchall()]

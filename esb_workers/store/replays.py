@@ -88,6 +88,12 @@ def page(cursor: Cursor, limit: int, after: tuple[int, str] | None, wanted: Dead
     return [DeadLetter(*row) for row in cursor.fetchall()]
 
 
+def letter(cursor: Cursor, delivery_id: str) -> DeadLetter | None:
+    """One dead letter; None if there is none such, or it is one no more."""
+    found = page(cursor, 1, None, DeadLetterFilter(ids=[delivery_id]))
+    return found[0] if found else None
+
+
 def count(cursor: Cursor, wanted: DeadLetterFilter) -> int:
     """How many dead letters a replay of these would take: redacted ones have nothing left to send."""
     clauses, values = _where(wanted)
@@ -110,22 +116,29 @@ def start(cursor: Cursor, wanted: DeadLetterFilter, shown: str, rate: float | No
     return replay_id, matched
 
 
+_REPLAY = """
+    select p.id, p.filter, p.rate, p.status, p.matched, c.sent, c.delivered, c.sent - c.delivered - c.open, c.open,
+           p.created_at, p.finished_at
+      from {chosen} p, lateral (
+        select count(*) filter (where i.sent_at is not null) sent,
+               count(*) filter (where i.sent_at is not null and d.status = 'delivered') delivered,
+               count(*) filter (where i.sent_at is not null and j.id is not null) open
+          from replay_item i left join delivery d on d.id = i.delivery_id left join job j on j.id = i.delivery_id
+         where i.replay_id = p.id) c order by p.id desc"""
+
+
 def get(cursor: Cursor, replay_id: str) -> ReplayRow | None:
     """A replay as it stands."""
-    cursor.execute(
-        """select p.id, p.filter, p.rate, p.status, p.matched, c.sent, c.delivered, c.sent - c.delivered - c.open, c.open,
-                  p.created_at, p.finished_at
-             from replay p, lateral (
-               select count(*) filter (where i.sent_at is not null) sent,
-                      count(*) filter (where i.sent_at is not null and d.status = 'delivered') delivered,
-                      count(*) filter (where i.sent_at is not null and j.id is not null) open
-                 from replay_item i left join delivery d on d.id = i.delivery_id left join job j on j.id = i.delivery_id
-                where i.replay_id = p.id) c
-            where p.id = %s""",
-        (replay_id,),
-    )
+    cursor.execute(_REPLAY.format(chosen="(select * from replay where id = %s)"), (replay_id,))
     row = cursor.fetchone()
     return ReplayRow(*row) if row else None
+
+
+def listed(cursor: Cursor, limit: int, after: str | None) -> list[ReplayRow]:
+    """Replays, newest first, one more than `limit` if there are more."""
+    chosen = "(select * from replay where %(after)s::uuid is null or id < %(after)s order by id desc limit %(most)s)"
+    cursor.execute(_REPLAY.format(chosen=chosen), {"after": after, "most": limit + 1})
+    return [ReplayRow(*row) for row in cursor.fetchall()]
 
 
 def cancel(cursor: Cursor, replay_id: str) -> bool:

@@ -541,6 +541,13 @@ schedule = Table(
     Column("created_at", Moment, nullable=False, server_default=FetchedValue()),
     Column("updated_at", Moment, nullable=False, server_default=FetchedValue()),
 )
+counter = Table(
+    "counter",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("pool", SmallInteger, primary_key=True, autoincrement=False),
+    Column("n", BigInteger, nullable=False, server_default=FetchedValue()),
+)
 audit = Table(
     "audit",
     metadata,

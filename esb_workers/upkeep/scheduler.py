@@ -135,9 +135,23 @@ class Scheduler:
         """Partitions ahead, retention, and what has expired, in chunks."""
         with self._database.cursor() as cursor:
             retention.make_partitions(cursor, WEEKS_AHEAD)
-            for name in retention.drop_partitions(cursor, self._settings.retention_days):
-                log.info("dropped %s: past its retention", name)
-            retention.delete_executions(cursor, self._settings.retention_days)
+            if found := retention.misplaced(cursor):
+                log.error("rows of %s stand in default partitions: is a clock wrong?", ", ".join(found))
+            self._retire(cursor)
             workers.forget(cursor, days=1)
             idempotency.purge(cursor)
             circuits.forget_tallies(cursor)
+
+    def _retire(self, cursor: Cursor) -> None:
+        kept = self._settings
+        for tables, days in (
+            (retention.DETAILS, min(kept.retention_details_days or kept.retention_days, kept.retention_days)),
+            (retention.MESSAGES, kept.retention_days),
+            (retention.EXECUTIONS, kept.retention_executions_days or kept.retention_days),
+            (retention.CHECKS, kept.retention_checks_days or kept.retention_days),
+        ):
+            for name in retention.drop_partitions(cursor, tables, days):
+                log.info("dropped %s: past its retention", name)
+        retention.delete_letters(cursor, kept.retention_days)
+        retention.delete_executions(cursor, kept.retention_executions_days or kept.retention_days)
+        retention.delete_audit(cursor, kept.retention_audit_days)

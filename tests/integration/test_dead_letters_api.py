@@ -75,6 +75,39 @@ def test_a_dead_letter_says_what_was_given_up_and_why(api: ApiClient, dead: list
     assert shown["deliveries"][0]["id"] == letter["id"]
 
 
+def test_a_dead_letter_shows_the_original_each_form_and_every_attempt(
+    api: ApiClient, receiver: Receiver, settings: Settings, database: Database, eventually: Eventually
+) -> None:
+    receiver.answer = lambda hit: Reply(503, b"not now")
+    assert api.post("/services", {"name": "crm", "version": "1.0.0", "endpoint": receiver.url}).status_code == 201
+    destination = {
+        "service": "crm", "retryPolicy": {"schedule": [10]},
+        "transformation": [{"type": "set", "fields": {"total": "${payload.n * 2}"}}, {"type": "headers", "set": {"Made": "yes"}}],
+    }  # fmt: skip
+    made = api.post("/routing/routes", {"name": "r", "pattern": "#", "destinations": [destination]})
+    assert made.status_code == 201, made.json
+    body = {"source": "shop", "messageType": "a", "payload": {"n": 1}, "headers": {"Note": "x"}}
+    assert api.post("/routing/send", body).status_code == 202
+    with Engines(settings, database):
+        eventually(lambda: listed(api))
+        letter = api.get(f"/routing/dead-letters/{listed(api)[0]['id']}").json
+        assert letter["original"] == {"payload": {"n": 1}, "headers": {"Note": "x"}}
+        assert letter["forms"] == [
+            {"destination": "crm", "payload": {"n": 1, "total": 2}, "headers": {"Note": "x", "Made": "yes"}}
+        ]
+        assert [a["statusCode"] for a in letter["delivery"]["attempts"]] == [503, 503]
+        receiver.answer = lambda hit: Reply()
+        started = replay(api, filter={"ids": [letter["id"]]})
+        eventually(lambda: progress(api, started["replayId"])["delivered"] == 1)
+    assert api.get(f"/routing/dead-letters/{letter['id']}").status_code == 404
+    (shown,) = api.get("/routing/dead-letters/replays").json["items"]
+    assert (shown["id"], shown["filter"], shown["delivered"]) == (started["replayId"], {"ids": [letter["id"]]}, 1)
+    message = api.get(f"/routing/messages/{letter['messageId']}").json
+    replayed = next(entry for entry in message["timeline"] if entry["type"] == "delivery.replayed")
+    assert replayed["detail"]["replayId"] == started["replayId"], "a replay is linked to its origin"
+    assert len(message["deliveries"][0]["attempts"]) == 3
+
+
 def test_dead_letters_are_listed_newest_first_and_filtered(api: ApiClient, dead: list[Json]) -> None:
     assert types(dead) == ["order.b", "order.a", "b", "a"]
     assert types(listed(api, destination="crm")) == types(listed(api, route="plain")) == ["b", "a"]

@@ -350,7 +350,7 @@ def test_of_refusals_the_newest_are_kept_and_none_past_retention(api: ApiClient,
 
     assert count() == KEPT
     with database.cursor() as cursor:
-        retention.drop_partitions(cursor, 8)
+        retention.delete_letters(cursor, 8)
     assert count() == 1
 
 

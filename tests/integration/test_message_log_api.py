@@ -12,7 +12,9 @@ import pytest
 
 from esb_workers.clock import to_wire
 from esb_workers.settings import Settings
+from esb_workers.store import lanes, message_log
 from esb_workers.store.engine import Database
+from esb_workers.store.ids import new_id
 from tests.support.api import ApiClient
 from tests.support.engines import Engines
 from tests.support.receiver import Hit, Receiver, Reply
@@ -313,6 +315,72 @@ def test_the_log_is_filtered_by_all_it_shows(
     assert page["items"][0]["deliveries"] == []
     for bad in ("status=lost", "from=yesterday", "cursor=x", "limit=0", "colour=red"):
         assert api.get(f"/routing/logs?{bad}").status_code == 422
+
+
+def test_messages_of_a_rare_status_are_found_among_many_page_by_page(
+    api: ApiClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(message_log, "CHUNK", 3)
+    kinds = [
+        "delivered",
+        "dead",
+        "cancelled",
+        "expired",
+        "delivered+dead",
+        "dead+dead",
+        "end:unroutable",
+        "end:expired",
+        "open",
+    ]
+    with database.cursor() as cursor:
+        lane = lanes.lane_id(cursor, 2, "nobody")
+        for number in range(60):
+            message, kind = new_id(), kinds[number * 7 % len(kinds)]
+            cursor.execute(
+                "insert into message (id, source, type, correlation_id, payload) values (%s, 's', %s, 'c', '1')",
+                (message, "odd" if number % 2 else "even"),
+            )
+            if kind == "open":
+                cursor.execute(
+                    "insert into job (id, pool, lane_id, message_id) values (%s, 2, %s, %s)", (new_id(), lane, message)
+                )
+            elif kind.startswith("end:"):
+                cursor.execute("insert into message_end (message_id, status) values (%s, %s)", (message, kind[4:]))
+            else:
+                for status in kind.split("+"):
+                    cursor.execute(
+                        "insert into delivery (id, message_id, lane_id, status, attempts, created_at) values (%s, %s, %s, %s, 1, now())",
+                        (new_id(), message, lane, status),
+                    )
+
+    def listed(query: str) -> list[Json]:
+        found, cursor = [], ""
+        while True:
+            page = api.get(f"/routing/logs?{query}{cursor}").json
+            found += page["items"]
+            if page["nextCursor"] is None:
+                return found
+            cursor = f"&cursor={page['nextCursor']}"
+
+    everything = listed("limit=200")
+    assert len(everything) == 60
+    for wanted in (
+        "failed",
+        "partially_delivered",
+        "expired",
+        "cancelled",
+        "unroutable",
+        "routed",
+        "failed,routed",
+        "delivered",
+    ):
+        for kind in ("odd", "even"):
+            expected = [m["id"] for m in everything if m["status"] in wanted.split(",") and m["messageType"] == kind]
+            assert [m["id"] for m in listed(f"limit=2&status={wanted}&messageType={kind}")] == expected, wanted
+    half = everything[30]["createdAt"]
+    assert [m["id"] for m in listed(f"limit=2&status=failed&from={half}")] == [
+        m["id"] for m in everything if m["status"] == "failed" and m["createdAt"] >= half
+    ]
 
 
 def test_a_page_of_large_messages_is_short_and_leads_on(api: ApiClient) -> None:

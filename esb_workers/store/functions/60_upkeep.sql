@@ -3,7 +3,7 @@
 create or replace function esb_sweep(p_limit int, p_grace interval) returns table (id uuid, pool smallint) language sql volatile set enable_seqscan = off as $$
   with dead as (
     update worker set dead_at = now()
-     where dead_at is null and beat_until < now() and pg_postmaster_start_time() < now() - p_grace returning id),
+     where dead_at is null and beat_until < now() and pg_postmaster_start_time() < now() - p_grace returning id, pool),
   lost as materialized (
     select j.id from job j
      where j.state = 'f' and (j.lease_until < now() or j.worker_id in (select id from worker where dead_at is not null)
@@ -14,7 +14,13 @@ create or replace function esb_sweep(p_limit int, p_grace interval) returns tabl
      where j.id = any(array(select id from lost)) returning j.*),
   att as (
     insert into attempt (delivery_id, number, started_at, worker_id, outcome)
-    select id, attempt, started_at, worker_id, 'unknown' from upd where pool = 2 on conflict do nothing)
+    select id, attempt, started_at, worker_id, 'unknown' from upd where pool = 2 on conflict do nothing),
+  counted as (
+    insert into counter (name, pool, n)
+    select x.name, x.pool, x.n from (
+      select 'workers_lost' as name, pool, count(*) as n from dead group by pool
+      union all select 'swept', pool, count(*) from upd group by pool) x order by x.name, x.pool
+    on conflict (name, pool) do update set n = counter.n + excluded.n)
   select id, pool from upd
 $$;
 
