@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
 from esb_workers.errors import WorkerDeclaredDead
-from esb_workers.store import jobs, lanes, workers
+from esb_workers.store import blocked_keys, jobs, lanes, message_log, replays, workers
 from esb_workers.store.engine import Cursor, Database
 from esb_workers.store.ids import new_id
 from esb_workers.store.jobs import Claim, Key
+from esb_workers.store.replays import DeadLetterFilter
 
 DELIVERY = 2
 LEASE = 15.0  # seconds
@@ -71,7 +72,7 @@ def autocommit(url: str) -> Iterator[Cursor]:
 
 
 class Core(RuleBasedStateMachine):
-    """Submit, claim, complete, crash, sweep, hold, retry by hand: whatever the order, the promises hold."""
+    """Submit, claim, complete, crash, sweep, hold, block, skip, park, cancel, retry, replay: whatever the order, the promises hold."""
 
     url: str
     claims = Bundle("claims")
@@ -81,7 +82,9 @@ class Core(RuleBasedStateMachine):
         self.connection = psycopg2.connect(self.url)
         self.connection.autocommit = True
         self.cursor = self.connection.cursor()
-        self.cursor.execute("truncate job, delivery, attempt, dead_letter, worker, lane restart identity")
+        self.cursor.execute(
+            "truncate job, delivery, attempt, dead_letter, worker, lane, message, replay, replay_item restart identity"
+        )
         self.lanes = [open_lane(self.cursor, "free"), open_lane(self.cursor, "limited", max_concurrency=2)]
         self.workers = [new_worker(self.cursor) for _ in range(2)]
         self.submitted: dict[str, tuple[int, str | None]] = {}
@@ -91,6 +94,10 @@ class Core(RuleBasedStateMachine):
         self.held_by: dict[str, int] = {}  # in flight
         self.fence: dict[str, tuple[int, int]] = {}  # whose completion counts: (attempt, worker)
         self.first_done: dict[Key, list[str]] = {}
+        self.message: dict[str, str] = {}
+        self.closed: set[int] = set()  # lanes whose gate is shut
+        self.blocked: set[str] = set()  # dead heads that block their keys
+        self.wanted: dict[str, str] = {}  # what is to become of a delivery whose attempt comes back in vain
 
     def teardown(self) -> None:
         self.connection.close()
@@ -98,6 +105,12 @@ class Core(RuleBasedStateMachine):
     @rule(lane=st.integers(0, 1), key=st.sampled_from([None, None, "a", "b"]))
     def submit(self, lane: int, key: str | None) -> None:
         job = submit(self.cursor, self.lanes[lane], key)
+        self.cursor.execute("select message_id from job where id = %s", (job,))
+        (self.message[job],) = self.cursor.fetchone()
+        self.cursor.execute(
+            "insert into message (id, source, type, correlation_id, payload) values (%s, 's', 't', 'c', '1')",
+            (self.message[job],),
+        )
         self.submitted[job] = (self.lanes[lane], key)
         if key:
             self.order.setdefault(Key(self.lanes[lane], key), []).append(job)
@@ -109,6 +122,8 @@ class Core(RuleBasedStateMachine):
         assert len(taken) <= limit
         for claim in taken:
             assert claim.id not in self.held_by, "claimed twice"
+            assert claim.lane_id not in self.closed, "a closed gate holds"
+            assert claim.id not in self.blocked, "a blocked head waits for a person"
             before = self.current.get(claim.id)
             assert before is None or claim.attempt > before.attempt, "the fence must grow"
             self.current[claim.id] = claim
@@ -116,9 +131,11 @@ class Core(RuleBasedStateMachine):
             self.fence[claim.id] = (claim.attempt, self.workers[worker])
         return multiple(*((c, self.workers[worker]) for c in taken))
 
-    @rule(held=claims, outcome=st.sampled_from(["ok", "dead", "retry", "hold", "release", "expired"]))
+    @rule(held=claims, outcome=st.sampled_from(["ok", "dead", "retry", "hold", "release", "expired", "block"]))
     def complete(self, held: tuple[Claim, int], outcome: str) -> None:
         claim, worker = held
+        if claim.okey is None and outcome == "block":
+            outcome = "dead"
         # A late result that nobody has superseded still counts: it saves sending again.
         ours = self.fence.get(claim.id) == (claim.attempt, worker)
         done = jobs.done(self.cursor, worker, [result(claim, outcome, delay_ms=0, **{"class": "Timeout"})])
@@ -126,6 +143,12 @@ class Core(RuleBasedStateMachine):
         if ours:
             del self.fence[claim.id]
             self.held_by.pop(claim.id, None)
+            if outcome in ("retry", "hold", "release", "block"):
+                outcome = self.wanted.get(claim.id, outcome)
+            if outcome == "block":
+                self.blocked.add(claim.id)
+            if outcome == "cancelled":
+                self.end(claim.id, outcome)
             if outcome in ("ok", "dead", "expired"):
                 self.end(claim.id, "delivered" if outcome == "ok" else outcome)
             jobs.promote(self.cursor, done.keys)
@@ -133,6 +156,8 @@ class Core(RuleBasedStateMachine):
     def end(self, job: str, status: str) -> None:
         assert job not in self.ended, "ended twice"
         self.ended[job] = status
+        self.wanted.pop(job, None)
+        self.blocked.discard(job)
         lane, key = self.submitted[job]
         if key:
             self.first_done.setdefault(Key(lane, key), []).append(job)
@@ -156,25 +181,90 @@ class Core(RuleBasedStateMachine):
     @rule()
     def tick(self) -> None:
         jobs.due(self.cursor, DELIVERY)
-        self.cursor.execute("select id from job where losses >= 5 and state = 'b'")
+        self.cursor.execute("select id from job where state = 'b'")
         for (job,) in self.cursor.fetchall():
-            self.end(job, "dead")
-            self.fence.pop(job, None)
+            if job not in self.blocked:  # it has cost five workers their life, or somebody wanted it ended
+                self.end(job, self.wanted.get(job, "dead"))
+                self.fence.pop(job, None)
         jobs.promote(self.cursor, jobs.poison(self.cursor))
         jobs.promote_all(self.cursor)
 
+    @rule(lane=st.integers(0, 1), shut=st.booleans())
+    def gate(self, lane: int, shut: bool) -> None:
+        until = "infinity" if shut else "-infinity"
+        self.cursor.execute("update lane set gate_until = %s where id = %s", (until, self.lanes[lane]))
+        (self.closed.add if shut else self.closed.discard)(self.lanes[lane])
+
+    @rule(data=st.data(), how=st.sampled_from(["skip", "park"]))
+    def end_head(self, data: st.DataObject, how: str) -> None:
+        if not (open_ := sorted(self.submitted.keys() - self.ended.keys())):
+            return
+        job = data.draw(st.sampled_from(open_))
+        self.cursor.execute("select okey is not null and state <> 'q' from job where id = %s", (job,))
+        (head,) = self.cursor.fetchone()
+        ended = blocked_keys.end_head(self.cursor, job, how)
+        assert ended is not None
+        assert ended.outcome == ("ok" if head else "not_head")
+        if head:
+            self.stop(job, "cancelled" if how == "skip" else "dead")
+            if ended.lane_id is not None:
+                jobs.promote(self.cursor, [Key(ended.lane_id, ended.okey)])
+
+    def stop(self, job: str, status: str) -> None:
+        """Ended at once, or, in flight, when it comes back in vain."""
+        if job in self.held_by:
+            self.wanted[job] = status
+        else:
+            self.end(job, status)
+            self.fence.pop(job, None)
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        if open_ := sorted(self.submitted.keys() - self.ended.keys()):
+            job = data.draw(st.sampled_from(open_))
+            stopped, keys = message_log.cancel(self.cursor, self.message[job])
+            assert stopped
+            self.stop(job, "cancelled")
+            jobs.promote(self.cursor, keys)
+
+    @rule(data=st.data())
+    def retry_a_blocked_head(self, data: st.DataObject) -> None:
+        if self.blocked:
+            job = data.draw(st.sampled_from(sorted(self.blocked)))
+            self.cursor.execute("select * from esb_retry(%s)", (job,))
+            self.blocked.discard(job)
+
     @rule(data=st.data())
     def retry_by_hand(self, data: st.DataObject) -> None:
-        dead = sorted(job for job, status in self.ended.items() if status == "dead")
-        if dead:
+        if dead := self.dead():
             job = data.draw(st.sampled_from(dead))
             self.cursor.execute("select * from esb_retry(%s)", (job,))
-            (lane, key) = self.cursor.fetchone()
-            del self.ended[job]
-            if key:
-                self.first_done[Key(lane, key)].remove(job)
-                self.order[Key(lane, key)].remove(job)  # it has lost its place; those behind it have gone on
-                jobs.promote(self.cursor, [Key(lane, key)])
+            self.taken_up(job, self.cursor.fetchone())
+
+    @rule(data=st.data())
+    def replay(self, data: st.DataObject) -> None:
+        if dead := self.dead():
+            chosen = data.draw(st.lists(st.sampled_from(dead), min_size=1, max_size=3, unique=True))
+            replay_id, matched = replays.start(self.cursor, DeadLetterFilter(ids=chosen), "{}", None)
+            assert matched == len(chosen)
+            step = replays.step(self.cursor, replay_id, 10, 1)
+            assert step.sent == len(chosen)
+            for job in chosen:
+                self.taken_up(job, self.submitted[job])
+            found = replays.get(self.cursor, replay_id)
+            assert found is not None
+            assert (found.sent, found.open) == (matched, matched)
+
+    def dead(self) -> list[str]:
+        return sorted(job for job, status in self.ended.items() if status == "dead")
+
+    def taken_up(self, job: str, place: tuple[int, str | None]) -> None:
+        lane, key = place
+        del self.ended[job]
+        if key:
+            self.first_done[Key(lane, key)].remove(job)
+            self.order[Key(lane, key)].remove(job)  # it has lost its place; those behind it have gone on
+            jobs.promote(self.cursor, [Key(lane, key)])
 
     @invariant()
     def everything_is_somewhere_exactly_once(self) -> None:

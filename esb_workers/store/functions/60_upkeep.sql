@@ -10,7 +10,8 @@ create or replace function esb_sweep(p_limit int, p_grace interval) returns tabl
                               or j.worker_id in (select id from dead))
      limit p_limit for update skip locked),
   upd as (
-    update job j set state = case when j.losses >= 4 then 'b' else 'r' end::"char", losses = j.losses + 1, run_at = now()
+    update job j set state = case when j.losses >= 4 or (j.pool in (1, 2) and j.control is not null) then 'b' else 'r' end::"char",
+                     losses = j.losses + 1, run_at = now()
      where j.id = any(array(select id from lost)) returning j.*),
   att as (
     insert into attempt (delivery_id, number, started_at, worker_id, outcome)
@@ -33,7 +34,7 @@ returns table (id uuid, pool smallint) language sql volatile as $$
     select j.id, x.lost from job j join unnest(p_ids, p_attempts, p_lost) x(id, attempt, lost) on x.id = j.id and x.attempt = j.attempt
      where j.state = 'f' and j.worker_id = p_worker for update of j skip locked),
   upd as (
-    update job j set state = case when mine.lost and j.losses >= 4 then 'b' when p_delay > '0' then 's' else 'r' end::"char",
+    update job j set state = case when mine.lost and (j.losses >= 4 or (j.pool in (1, 2) and j.control is not null)) then 'b' when p_delay > '0' then 's' else 'r' end::"char",
                      losses = j.losses + mine.lost::int,
                      run_at = case when p_delay > '0' then now() + p_delay else least(j.run_at, now()) end
       from mine where j.id = mine.id returning j.*, mine.lost),
@@ -49,29 +50,31 @@ create or replace function esb_blocks_when_dead(p_route uuid, p_cursor jsonb) re
                     and r.body->'destinations'->((p_cursor->>'i')::int)->>'onDead' = 'block')
 $$;
 
--- Work whose worker died five times over is taken for the cause: it ends as dead (`worker_lost`) and waits for a
--- person, instead of killing workers for ever. At the head of a key that a dead delivery is to block, it blocks it.
--- What a group has gathered ends with it.
+-- Ends what the sweep has set aside. Work whose worker died five times over is taken for the cause: it ends as dead
+-- (`worker_lost`) and waits for a person, instead of killing workers for ever; at the head of a key that a dead
+-- delivery is to block, it blocks it. And what somebody wanted ended while it was under way is not begun once more.
 create or replace function esb_poison(p_limit int) returns table (id uuid, lane_id int, okey text) language sql volatile as $$
   with found as materialized (
-    select *, pool = 2 and okey is not null and esb_blocks_when_dead(route_id, cursor) as blocks from job
-     where state = 'b' and losses >= 5 and pool in (1, 2) and not coalesce(cursor, '{}') ? 'blocked'
+    select *, pool = 2 and okey is not null and control is null and esb_blocks_when_dead(route_id, cursor) as blocks,
+           case control when 'c' then 'cancelled' else 'dead' end as status,
+           case control when 'c' then null when 'd' then 'service_deleted' when 'k' then 'Parked' else 'worker_lost' end as class
+      from job
+     where state = 'b' and (losses >= 5 or control is not null) and pool in (1, 2) and not coalesce(cursor, '{}') ? 'blocked'
      order by id limit p_limit for update skip locked),
   kept as (
     update job set cursor = coalesce(cursor, '{}') || '{"blocked": "worker_lost"}' where id = any(array(select id from found where blocks))),
-  own as materialized (
-    select * from found where not blocks
-    union all
-    select j.*, false from job j
-     where j.parent_job = any(array(select f.id from found f where f.pool = 1)) and j.pool = 2 and j.state = 'p'),
+  own as (select * from found where not blocks),
   del as (delete from job where id = any(array(select id from own))),
   hist as (
     insert into delivery (id, message_id, route_id, lane_id, status, attempts, class, cursor, seq, okey, created_at)
-    select id, message_id, route_id, lane_id, 'dead', attempt, 'worker_lost', cursor - 'held', seq, okey, created_at from own where pool = 2),
+    select id, message_id, route_id, lane_id, status, attempt, class, cursor - 'held', seq, okey, created_at from own where pool = 2),
   dl as (
     insert into dead_letter (delivery_id, message_id, lane_id, route_id, client_id, class)
-    select id, message_id, lane_id, route_id, (select m.client_id from message m where m.id = own.message_id), 'worker_lost' from own where pool = 2),
-  ends as (insert into message_end (message_id, status, reason) select id, 'failed', 'worker_lost' from own where pool = 1 and message_id is not null)
+    select id, message_id, lane_id, route_id, (select m.client_id from message m where m.id = own.message_id), class
+      from own where pool = 2 and status = 'dead'),
+  ends as (
+    insert into message_end (message_id, status, reason)
+    select id, case status when 'dead' then 'failed' else status end, coalesce(class, status) from own where pool = 1)
   select own.id, own.lane_id, own.okey from own
 $$;
 
