@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from esb_workers.store import events
 from esb_workers.store.engine import Cursor, Database
 
 _CHANGE = """
@@ -70,4 +71,7 @@ def change(database: Database, service_id: str, epoch: int, to: str, opens: int,
         if row is not None:
             # Only now, in a statement of its own: the gate is computed from what the one before has written.
             cursor.execute("select esb_gate(%s), esb_changed('services')", (row[0],))
+            if to != "half_open":
+                told = {"serviceId": service_id, "name": row[0], "openings": opens, "pauseSeconds": seconds}
+                events.tell(cursor, "esb.circuit.opened" if to == "open" else "esb.circuit.closed", told)
     return row is not None

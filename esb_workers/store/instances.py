@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from esb_workers.store import events
 from esb_workers.store.engine import Cursor
+from esb_workers.store.ids import new_id
 
 
 class InstanceRow(NamedTuple):
@@ -57,11 +59,19 @@ def disable(cursor: Cursor, service_id: str) -> bool:
     """Take an instance out of use, as its own 410 asks; inside the transaction that records the answer."""
     cursor.execute(
         "update service set status = 'inactive', etag = etag + 1, updated_at = now()"
-        " where id = %s and status <> 'inactive' returning name",
+        " where id = %s and status <> 'inactive' returning name, version, endpoint",
         (service_id,),
     )
     row = cursor.fetchone()
     if row is None:
         return False
-    cursor.execute("select esb_gate(%s), esb_changed('services')", (row[0],))
+    name, version, endpoint = row
+    cursor.execute("select esb_gate(%s), esb_changed('services')", (name,))
+    cursor.execute(
+        "insert into audit (id, actor, action, resource, resource_id, name, detail)"
+        " values (%s, 'bus', 'disable', 'service', %s, %s, '{\"reason\": \"HttpStatus.410\"}')",
+        (new_id(), service_id, name),
+    )
+    told = {"serviceId": service_id, "name": name, "version": version, "endpoint": endpoint, "reason": "HttpStatus.410"}
+    events.tell(cursor, "esb.service.disabled", told)
     return True

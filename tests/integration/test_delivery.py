@@ -294,6 +294,26 @@ def test_410_is_dead_and_takes_the_instance_out(world: World, receiver: Receiver
     assert world.ended(delivery)[:2] == ("dead", "HttpStatus.410")
     assert world.sql("select status from service where id = %s", service) == [("inactive",)]
     assert world.sql("select gate from lane where pool = 2 and name = 'billing'") == [("no_instance",)]
+    assert world.sql("select actor, action, resource_id from audit") == [("bus", "disable", service)]
+    assert world.sql("select 1 from message where source = 'esb'") == [], "no route asks for events"
+
+
+def test_an_instance_that_is_disabled_and_a_circuit_that_moves_are_told_to_who_asks(
+    world: World, receiver: Receiver, eventually: Eventually
+) -> None:
+    receiver.answer = lambda got: Reply(410)
+    service = world.service("billing", receiver.url)
+    other = world.service("other", receiver.url)
+    world.route("pager", pattern="esb.#")
+    world.start()
+    world.deliver("billing")
+    assert circuits.change(world.database, other, 0, "open", 1, -1)
+    assert circuits.change(world.database, other, 1, "half_open", 1, 10)
+    assert circuits.change(world.database, other, 2, "closed", 0, 0)
+    eventually(lambda: len(world.sql("select 1 from message where source = 'esb'")) == 3)
+    events = world.sql("select type, payload::jsonb->>'serviceId' from message where source = 'esb' order by type")
+    assert events == [("esb.circuit.closed", other), ("esb.circuit.opened", other), ("esb.service.disabled", service)]
+    assert len(world.sql("select 1 from job where pool = 1")) == 3, "they are routed like any message"
 
 
 def test_an_address_outside_the_configuration_is_dead_and_no_blame_of_the_instance(
