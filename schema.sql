@@ -344,6 +344,7 @@ create table lane (
   max_concurrency int,
   rate            float8,                             -- per second
   burst           int not null default 1,
+  catching_up_since timestamptz,                      -- the rate is that of catching up, until what was held then is gone
   gate            text,                               -- why it is closed: maintenance | no_instance | circuit_open | pull
   gate_until      timestamptz not null default '-infinity',   -- open when past; written by people and the circuit only
   tat             timestamptz not null default '-infinity',   -- GCRA's theoretical arrival time; of the claim, or of a workflow's starts

@@ -112,6 +112,10 @@ class DeliveryBody(Body):
     ] = "binary"
     max_concurrency: Annotated[int | None, Field(ge=1, le=100_000, description="Calls under way at once.")] = None
     rate_per_second: Annotated[float | None, Field(gt=0, le=1_000_000, description="Calls begun in a second.")] = None
+    catch_up_per_second: Annotated[
+        float | None,
+        Field(gt=0, le=1_000_000, description="The same while deliveries that were held go out, until none is left."),
+    ] = None
     retry_policy: RetryPolicyBody | None = None
     signing_secret: Annotated[
         Annotated[str, checked(check_secret), Field(pattern="^whsec_[A-Za-z0-9+/]{32,86}={0,2}$")] | None,

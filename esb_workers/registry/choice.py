@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 LOOK_AGAIN = 1000
 #: A probe must have come back after the call's own time and this, seconds; then another may try.
 PROBE_MARGIN = 10.0
-#: Attempts that went well are reported together, after this, seconds; failures take them along at once.
+#: Attempts that went well are reported together, after this, seconds; a failure takes them along at once.
 REPORT_AFTER = 0.3
 
 
@@ -53,7 +54,6 @@ class Chooser:
         self._seen: dict[str, tuple[Instance, Tally]] = {}
         self._lock = threading.Lock()
         self._reporter: threading.Thread | None = None
-        self._urgent = threading.Event()
 
     def choose(self, destination: Destination, timeout_ms: int) -> Chosen | NotNow:
         """An instance of the destination; an instance whose circuit waits for a probe comes first, once."""
@@ -68,21 +68,26 @@ class Chooser:
         return Chosen(found) if found else NotNow(selection.why_none(registered, fitting))
 
     def report(self, chosen: Chosen, ok: bool) -> None:
-        """Tell how a call went, for the circuit: `ok` unless the instance is to blame. Only a probe waits."""
-        if chosen.probe:
-            self._end_probe(chosen.instance, ok)
-            return
+        """Tell how a call went, for the circuit: `ok` unless the instance is to blame.
+
+        A failure is told before this returns, so that what is called next knows a circuit that opens by it.
+        """
         instance = chosen.instance
+        if chosen.probe:
+            self._end_probe(instance, ok)
+            return
         with self._lock:
             seen = self._seen.get(instance.id)
             if seen is None or seen[0].epoch != instance.epoch:
                 seen = self._seen[instance.id] = (instance, Tally())
             seen[1].add(ok)
             if not ok:
-                self._urgent.set()
-            if self._reporter is None:
+                del self._seen[instance.id]
+            elif self._reporter is None:
                 self._reporter = threading.Thread(target=self._tell, name="circuit-report", daemon=True)
                 self._reporter.start()
+        if not ok:
+            self._judge({instance.id: seen})
 
     def _end_probe(self, instance: Instance, ok: bool) -> None:
         epoch = instance.epoch + 1  # winning the probe has moved it
@@ -93,20 +98,17 @@ class Chooser:
             self._open(instance, epoch)
 
     def _tell(self) -> None:
-        """Report what was seen, until there is nothing more: a process without calls has no thread for it."""
+        """Report what went well, until there is nothing more: a process without calls has no thread for it."""
         while True:
-            self._urgent.wait(REPORT_AFTER)
+            time.sleep(REPORT_AFTER)
             with self._lock:
-                self._urgent.clear()
                 seen, self._seen = self._seen, {}
                 if not seen:
                     self._reporter = None
                     return
             try:
                 self._judge(seen)
-            except Unavailable:
-                pass  # who cannot be reached cannot be told either: later failures open it
-            except Exception:
+            except Exception:  # without this thread, what goes well would never be told again
                 log.exception("the report on circuits stumbled")
 
     def _judge(self, seen: Mapping[str, tuple[Instance, Tally]]) -> None:
@@ -114,7 +116,11 @@ class Chooser:
             circuits.Report(instance.id, instance.epoch, tally.ok, tally.failed, tally.trailing)
             for instance, tally in seen.values()
         ]
-        for row in circuits.tally(self._database, reports, WINDOW_SECONDS):
+        try:
+            rows = circuits.tally(self._database, reports, WINDOW_SECONDS)
+        except Unavailable:
+            return  # who cannot be reached cannot be told either: a later failure opens it
+        for row in rows:
             instance, _ = seen[row.service_id]
             if Figures(row.in_a_row, row.ok, row.failed).opens() and self._open(instance, instance.epoch):
                 log.warning("circuit opens", extra={"service": instance.name, "instance": instance.id})

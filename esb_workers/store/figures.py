@@ -60,7 +60,7 @@ def circuits(cursor: Cursor) -> dict[str, int]:
 def held_lanes(cursor: Cursor) -> dict[str, int]:
     """Destinations whose deliveries are held, by the reason."""
     cursor.execute(
-        "select gate, count(*) from lane where pool = 2 and gate_until > now() and gate is not null group by 1"
+        "select gate, count(*) from lane where pool = 2 and gate_until > now() and gate <> 'pull' group by 1"
     )
     return {"maintenance": 0, "circuit_open": 0, "no_instance": 0} | {gate: int(n) for gate, n in cursor.fetchall()}
 

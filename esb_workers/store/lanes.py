@@ -11,6 +11,12 @@ def lane_id(cursor: Cursor, pool: int, name: str) -> int:
     return int(cursor.fetchone()[0])  # type: ignore[index]
 
 
+def caught_up(cursor: Cursor) -> int:
+    """End the catching up of lanes whose held deliveries have gone out; how many."""
+    cursor.execute("select esb_caught_up()")
+    return int(cursor.fetchone()[0])  # type: ignore[index]
+
+
 def names(cursor: Cursor, ids: list[int]) -> dict[int, str]:
     """Names of lanes by id."""
     cursor.execute("select id, name from lane where id = any(%s)", (ids,))

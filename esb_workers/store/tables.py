@@ -313,6 +313,7 @@ lane = Table(
     Column("max_concurrency", Integer),
     Column("rate", Float),
     Column("burst", Integer, nullable=False, server_default=FetchedValue()),
+    Column("catching_up_since", Moment),
     Column("gate", Text),
     Column("gate_until", Moment, nullable=False, server_default=FetchedValue()),
     Column("tat", Moment, nullable=False, server_default=FetchedValue()),

@@ -17,7 +17,7 @@ from esb_workers.errors import SettingsError, Unavailable, WorkerDeclaredDead
 from esb_workers.queues import POOL_IDS, POOLS, PoolName
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
-from esb_workers.store import circuits, idempotency, jobs, migrate, retention, workers
+from esb_workers.store import circuits, idempotency, jobs, lanes, migrate, retention, workers
 from esb_workers.store.engine import Cursor, Database
 from esb_workers.upkeep import replays
 
@@ -118,6 +118,7 @@ class Scheduler:
             swept = {pool for _, pool in jobs.sweep(cursor, self._settings.lease_seconds)}
             rung.update(pool for pool in POOLS if POOL_IDS[pool] in swept)
             rung.update(pool for pool in POOLS if jobs.due(cursor, POOL_IDS[pool]))
+            lanes.caught_up(cursor)
             if self._unblock(cursor):
                 rung.update(("routing", "delivery"))
         if replays.tick(self._database):

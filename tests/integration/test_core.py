@@ -415,6 +415,49 @@ def test_a_rate_limit_is_kept_and_a_dry_lane_is_not_visited(database_url: str) -
         assert wait is not None and 0 < wait <= 0.25
 
 
+def test_what_was_held_goes_out_at_the_rate_of_catching_up_until_none_is_left(database: Database) -> None:
+    delivery = '{"catchUpPerSecond": 4, "ratePerSecond": 50}'
+
+    def status(word: str) -> None:
+        cursor.execute("update service set status = %s", (word,))
+        cursor.execute("select esb_gate('narrow')")
+
+    def limits() -> tuple[object, ...]:
+        cursor.execute("select catching_up_since is not null, rate, burst from lane where id = %s", (lane,))
+        return tuple(cursor.fetchone() or ())
+
+    with database.cursor() as cursor:
+        cursor.execute(
+            "insert into service (id, name, version, endpoint, delivery) values (%s, 'narrow', '1.0.0', 'http://a', %s)",
+            (new_id(), delivery),
+        )
+        cursor.execute("insert into service_state (service_id) select id from service")
+        lane = lanes.lane_id(cursor, DELIVERY, "narrow")
+        me = new_worker(cursor)
+        status("maintenance")
+        status("active")
+        assert limits() == (False, 50, 50), "nothing was held"
+        status("maintenance")
+        held = [submit(cursor, lane) for _ in range(2)]
+        status("active")
+        assert limits() == (True, 4, 1)
+        assert lanes.caught_up(cursor) == 0
+        taken = jobs.claim(cursor, DELIVERY, me, 20, 20)
+        assert len(taken) == 1
+        assert jobs.claim(cursor, DELIVERY, me, 20, 20) == []
+        wait = jobs.seconds_until_due(cursor, DELIVERY)
+        assert wait is not None
+        assert 0 < wait <= 0.25
+        cursor.execute("update lane set tat = '-infinity', next_at = '-infinity'")  # the time has passed
+        taken += jobs.claim(cursor, DELIVERY, me, 20, 20)
+        assert sorted(claim.id for claim in taken) == sorted(held)
+        submit(cursor, lane)
+        assert lanes.caught_up(cursor) == 0, "the held ones are under way"
+        jobs.done(cursor, me, [result(claim, "ok") for claim in taken])
+        assert lanes.caught_up(cursor) == 1, "what has come since does not count"
+        assert limits() == (False, 50, 50)
+
+
 def test_every_lane_gets_its_turn_however_few_rows_a_claim_takes(database: Database) -> None:
     with database.cursor() as cursor:
         lane_ids = [open_lane(cursor, f"d{n}") for n in range(40)]

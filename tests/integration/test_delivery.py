@@ -486,7 +486,7 @@ def test_an_attempt_that_comes_back_when_another_has_been_made_is_superseded(wor
         first, second = (workers.register(cursor, DELIVERY, "here", 1, "0", 60) for _ in range(2))
         (lost,) = jobs.claim(cursor, DELIVERY, first, 1, 1)
         workers.retire(cursor, first)
-        jobs.sweep(cursor)
+        jobs.sweep(cursor, 60)
         (taken,) = jobs.claim(cursor, DELIVERY, second, 1, 1)
     outcomes = world.sql("select number, outcome from attempt where delivery_id = %s", delivery)
     assert outcomes == [(1, "unknown")]
