@@ -25,10 +25,10 @@ create table schema_version (
 -- and accepts read sum(n), so that a cache in any process is refreshed before it can act on what is no longer
 -- true: a change answered with 2xx governs every message accepted after that answer.
 create table revision (
-  topic text primary key constraint revision_topic check (topic in ('clients', 'services', 'routes', 'workflows', 'ingress', 'message_types')),
+  topic text primary key constraint revision_topic check (topic in ('clients', 'services', 'routes', 'workflows', 'ingress', 'message_types', 'lookup_tables')),
   n     bigint not null default 0
 ) with (fillfactor = 50);
-insert into revision (topic) values ('clients'), ('services'), ('routes'), ('workflows'), ('ingress'), ('message_types');
+insert into revision (topic) values ('clients'), ('services'), ('routes'), ('workflows'), ('ingress'), ('message_types'), ('lookup_tables');
 
 -- === Service registry ===================================================================================
 
@@ -214,6 +214,19 @@ create table message_type_version (
   created_at  timestamptz not null default now(),
   primary key (type_id, version)
 );
+
+-- What `lookup(table, key)` finds in expressions of routes: key -> any JSON. Written by people, kept in memory by
+-- whoever routes for as long as the revision of `lookup_tables` stays.
+create table lookup_table (
+  id          uuid primary key,
+  name        text not null,
+  description text,
+  entries     jsonb not null,
+  etag        int not null default 1,
+  created_at  timestamptz not null default now(),
+  updated_at  timestamptz not null default now()
+);
+create unique index lookup_table_name on lookup_table (lower(name));
 
 -- === Ingress ============================================================================================
 

@@ -11,6 +11,7 @@ from esb_api.resources.dead_letters import dead_letters
 from esb_api.resources.execution_graphs import execution_graphs
 from esb_api.resources.executions import executions
 from esb_api.resources.ingress import ingress
+from esb_api.resources.lookup_tables import lookup_tables
 from esb_api.resources.message_types import message_types
 from esb_api.resources.messages import messages
 from esb_api.resources.pull import pull
@@ -28,6 +29,7 @@ RESOURCES: Final[tuple[Resource, ...]] = (
     services,
     clients,
     routes,
+    lookup_tables,
     sending,
     messages,
     blocked_keys,

@@ -26,12 +26,13 @@ from esb_api.schemas.routes import (
     SampleMessage,
 )
 from esb_workers.errors import Conflict, FieldError, Invalid, NotFound
+from esb_workers.expressions.functions import Host, bound
 from esb_workers.expressions.patterns import compile_conditions
 from esb_workers.routing.route import Route, compile_route
 from esb_workers.routing.routes import Routes, document
 from esb_workers.routing.table import RoutingTable
 from esb_workers.routing.tasks import as_json
-from esb_workers.store import message_log, messages
+from esb_workers.store import lookup_tables, message_log, messages
 from esb_workers.store import routes as store
 from esb_workers.store.routes import RouteRow
 
@@ -137,7 +138,8 @@ def test_routing(call: Call, body: RoutingTestBody) -> Response:
         raise Invalid([FieldError("message", "give either message or messageId")])
     sample = _stored(call, body.message_id) if body.message_id else _given(call, body.message)
     table = RoutingTable([compile_tried(body.route)] if body.route is not None else _saved(call))
-    verdicts = table.explain(sample, datetime.now(UTC))
+    with bound(_host(call)):
+        verdicts = table.explain(sample, datetime.now(UTC))
     return answer({"matched": any(verdict["matched"] for verdict in verdicts), "items": verdicts})
 
 
@@ -153,6 +155,11 @@ def _saved(call: Call) -> list[Route]:
     with call.api.database.cursor() as cursor:
         rows = store.in_force(cursor)
     return [compile_route(document(row), route_id=row.id) for row in rows]
+
+
+def _host(call: Call) -> Host:
+    with call.api.database.cursor() as cursor:
+        return Host(tables=lookup_tables.in_force(cursor))
 
 
 def _given(call: Call, message: SampleMessage | None) -> dict[str, Any]:

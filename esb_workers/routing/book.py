@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from esb_workers.errors import Invalid
+from esb_workers.expressions.functions import Host
 from esb_workers.registry.clients import Client, client_of
 from esb_workers.routing.route import Route, compile_route
 from esb_workers.routing.strategies import Chooser
 from esb_workers.routing.table import RoutingTable
-from esb_workers.store import clients, revision, routes
+from esb_workers.store import clients, lookup_tables, revision, routes
 from esb_workers.store.engine import Cursor, Database
 from esb_workers.store.routes import RouteRow
 
@@ -28,6 +29,10 @@ class Book:
         self.chooser = Chooser()
         self._table = RoutingTable((), self.chooser)
         self._clients: dict[str, Client | None] = {}
+        self._lookups_n: int | None = None
+        self._lookups: dict[str, dict[str, Any]] = {}
+        #: What expressions see, as of the last `at`: bind it around their evaluation.
+        self.host = Host(tables=self._lookups)
 
     def at(self, rev: int) -> RoutingTable:
         """The routes in force at least at revision `rev`, as a claim named it."""
@@ -38,6 +43,11 @@ class Book:
                 if topics["routes"] != self._routes_n:
                     self._catch_up(cursor)
                     self._routes_n = topics["routes"]
+                if topics["lookup_tables"] != self._lookups_n:
+                    tables = lookup_tables.in_force(cursor)
+                    self._lookups.clear()
+                    self._lookups.update(tables)
+                    self._lookups_n = topics["lookup_tables"]
             self._clients.clear()
             self._rev = sum(topics.values())
         return self._table

@@ -17,6 +17,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 
+from esb_workers.expressions.functions import bound
 from esb_workers.routing.book import Book
 from esb_workers.routing.route import Destination, Route
 from esb_workers.store import lanes
@@ -62,7 +63,8 @@ class DirectRouter:
                 candidates = table.candidates(message)
                 if not _light([*candidates.plain, *candidates.default]):
                     return None
-                matches = table.match_among(candidates, message, now)
+                with bound(self._book.host):
+                    matches = table.match_among(candidates, message, now)
             except Exception:  # a defect: it is the routing pool's to show it, and not the caller's
                 log.exception("message %s could not be matched at accept", message["id"])
                 return None

@@ -16,6 +16,7 @@ import orjson
 
 from esb_workers import drill
 from esb_workers.clock import to_wire
+from esb_workers.expressions.functions import bound
 from esb_workers.routing import matching
 from esb_workers.routing.book import Book
 from esb_workers.routing.gather import Groups, is_group
@@ -56,6 +57,10 @@ class Routing:
 
     def handle(self, worker: int, claims: Sequence[Claim]) -> Done:
         """Route the claimed messages and record the deliveries in one statement; then look at the claimed groups."""
+        with bound(self._book.host):
+            return self._handle(worker, claims)
+
+    def _handle(self, worker: int, claims: Sequence[Claim]) -> Done:
         claimed_groups = [claim for claim in claims if claim.cursor is not None and is_group(claim)]
         if not claimed_groups:
             return self._route(worker, claims)

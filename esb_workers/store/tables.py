@@ -207,6 +207,17 @@ message_type_version = Table(
     Column("created_by", Text, nullable=False),
     Column("created_at", Moment, nullable=False, server_default=FetchedValue()),
 )
+lookup_table = Table(
+    "lookup_table",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("description", Text),
+    Column("entries", Json, nullable=False),
+    Column("etag", Integer, nullable=False, server_default=FetchedValue()),
+    Column("created_at", Moment, nullable=False, server_default=FetchedValue()),
+    Column("updated_at", Moment, nullable=False, server_default=FetchedValue()),
+)
 ingress = Table(
     "ingress",
     metadata,
