@@ -93,8 +93,9 @@ def make_engine(settings: Settings, pool: PoolName, database: Database, ringer: 
         return routing.make_engine(settings, database, ringer)
     if pool == "delivery":
         from esb_workers.delivery import tasks as delivery
+        from esb_workers.routing.forming import Former
 
-        return delivery.make_engine(settings, database, ringer, slots)
+        return delivery.make_engine(settings, database, ringer, slots, Former)
     if pool == "orchestration":
         from esb_workers.orchestration import tasks as orchestration
 

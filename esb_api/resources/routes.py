@@ -28,10 +28,10 @@ from esb_api.schemas.routes import (
 from esb_workers.errors import Conflict, FieldError, Invalid, NotFound
 from esb_workers.expressions.functions import Host, bound
 from esb_workers.expressions.patterns import compile_conditions
+from esb_workers.routing.messages import as_json
 from esb_workers.routing.route import Route, compile_route
 from esb_workers.routing.routes import Routes, document
 from esb_workers.routing.table import RoutingTable
-from esb_workers.routing.tasks import as_json
 from esb_workers.store import lookup_tables, message_log, messages
 from esb_workers.store import routes as store
 from esb_workers.store.routes import RouteRow

@@ -11,11 +11,12 @@ from typing import Any, Final
 from esb_workers.delivery import slip
 from esb_workers.delivery.answers import as_json, text_of
 from esb_workers.delivery.call import Called, NotCalled, Result
+from esb_workers.delivery.forming import Formed, NotFormed
 from esb_workers.delivery.policy import Dead, Decision, Delivered, Retry, decide
 from esb_workers.delivery.prepare import Prepared
-from esb_workers.registry.retries import DEFAULT_POLICY, Answered, nearest
+from esb_workers.registry.retries import DEFAULT_POLICY, Answered, Failed, nearest
 from esb_workers.store import deliveries
-from esb_workers.store.deliveries import Onward, Reply
+from esb_workers.store.deliveries import Form, Onward, Reply
 from esb_workers.store.engine import Database
 from esb_workers.store.jobs import Claim, Done
 from esb_workers.transport.http import MAX_BODY
@@ -32,6 +33,7 @@ class Record:
     disables: str | None = None  # the instance that wants nothing any more
     reply: Reply | None = None
     onward: Onward | None = None  # the next stop of a routing slip
+    formed: Form | None = None  # what is to go out, when it has been made only now
 
 
 def of(result: Result, chance: Callable[[], float] = random.random) -> Record:
@@ -48,6 +50,22 @@ def of(result: Result, chance: Callable[[], float] = random.random) -> Record:
     return Record(row, reply=None if onward else _reply(result), onward=onward)
 
 
+def of_form(result: Formed | NotFormed | NotCalled, chance: Callable[[], float] = random.random) -> Record:
+    """The record of making a form: then the delivery is ready anew, in the lane it is for, with a fresh budget."""
+    if isinstance(result, NotCalled):
+        return Record(_not_called(result))
+    claim = result.prepared.claim
+    if isinstance(result, Formed):
+        row = _base(claim) | {"o": "release", "at": {"raw": False, "form": True}}
+        return Record(row, formed=Form(result.payload, result.headers, (claim.cursor or {}).get("then")))
+    policy = nearest(result.prepared.plan.retry_policy, default=DEFAULT_POLICY)
+    outcome = Failed(result.error_class, result.transient)
+    decision = decide(outcome, claim.tries, policy, datetime.now(UTC), chance)
+    detail = {"durationMs": result.duration_ms, "outcome": "failed", "errorClass": result.error_class}
+    told = {"detail": detail | {"error": f"enrich: {result.error}"}}
+    return Record(_base(claim) | _ending(decision, result.prepared) | told)
+
+
 def release(claim: Claim) -> Record:
     """Of a delivery that was not started."""
     return Record(_base(claim) | {"o": "release"})
@@ -55,13 +73,14 @@ def release(claim: Claim) -> Record:
 
 def write(database: Database, worker: int, records: Sequence[Record]) -> Done:
     """Write records; a row that is no longer ours is left alone, with all that hangs on it. Raises Unavailable."""
-    extras = [record for record in records if record.disables or record.reply or record.onward]
+    extras = [record for record in records if record.disables or record.reply or record.onward or record.formed]
     return deliveries.record(
         database,
         worker,
         [record.row for record in records],
         disables={record.row["id"]: record.disables for record in extras if record.disables},
         replies={record.row["id"]: record.reply for record in extras if record.reply},
+        forms={record.row["id"]: record.formed for record in extras if record.formed},
         onwards={record.row["id"]: record.onward for record in extras if record.onward},
     )
 

@@ -17,8 +17,10 @@ def onward(called: Called) -> Onward | None:
     cursor = called.prepared.claim.cursor
     if not cursor or not cursor.get("slip"):
         return None
-    (index, service), *rest = cursor["slip"]
+    (index, service, transformed), *rest = cursor["slip"]
     kept = {name: cursor[name] for name in ("index",) if name in cursor}
+    if transformed:
+        kept["raw"] = "destination"  # to be formed when its turn comes
     payload = as_json(called.body) if called.body.strip() else called.prepared.payload
     return Onward(
         service=service,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from esb_workers import logs
-from esb_workers.delivery import record
+from esb_workers.delivery import forming, record
 from esb_workers.delivery.call import Called, Caller
+from esb_workers.delivery.forming import Formed, Former, NotFormed
 from esb_workers.delivery.plan import RouteBook
 from esb_workers.delivery.prepare import Prepared, Preparer
 from esb_workers.delivery.record import Record
@@ -31,16 +32,27 @@ log = logging.getLogger(__name__)
 #: is for a thread that is wedged.
 DEADLINE_SECONDS: Final = 3600.0 + 60.0
 
+MakeFormer = Callable[[Database, Directory, Chooser, Transports], Former]
+
 
 class DeliveryWork:
     """What the pool does with a claim: see runtime.slots.SlotWork."""
 
     deadline_seconds = DEADLINE_SECONDS
 
-    def __init__(self, database: Database, directory: Directory, transports: Transports, roomy: int = MAX_BODY) -> None:
+    def __init__(
+        self,
+        database: Database,
+        directory: Directory,
+        transports: Transports,
+        roomy: int = MAX_BODY,
+        make_former: MakeFormer | None = None,
+    ) -> None:
         self._database = database
         self._preparer = Preparer(database, directory, RouteBook())
-        self._caller = Caller(Chooser(database, directory), Limits(database, directory), transports, roomy)
+        chooser = Chooser(database, directory)
+        self._caller = Caller(chooser, Limits(database, directory), transports, roomy)
+        self._former = make_former(database, directory, chooser, transports) if make_former else None
 
     def prepare(self, claims: Sequence[Claim]) -> Sequence[Prepared]:
         """The first act, for all of a claim."""
@@ -48,6 +60,8 @@ class DeliveryWork:
 
     def run(self, task: Prepared) -> Outcome:
         """The second act, and what the third will write."""
+        if task.claim.cursor and task.claim.cursor.get("raw"):
+            return self._form(task)
         result = self._caller.call(task)
         written = record.of(result)
         if isinstance(result, Called):
@@ -55,6 +69,15 @@ class DeliveryWork:
             good = not result.outcome.counts_against_circuit
             return Outcome(written, good=good, timer=written.row["o"] == "retry" or result.chosen.probe)
         return Outcome(written, good=False, timer=True)
+
+    def _form(self, task: Prepared) -> Outcome:
+        if self._former is None:
+            raise RuntimeError("this process was made without somebody who makes forms")
+        result = forming.form(self._former, task)
+        if isinstance(result, NotFormed):
+            told = {"delivery_id": task.claim.id, "service": task.service, "error": result.error}
+            log.warning("a form could not be made", extra=told)
+        return Outcome(record.of_form(result), good=isinstance(result, Formed), timer=True)
 
     def release(self, claim: Claim) -> Record:
         """Give a row back."""
@@ -88,10 +111,12 @@ def _tell(called: Called, written: Record) -> None:
 class DeliveryEngine(SlotEngine):
     """The engine of this pool, with the connections it keeps."""
 
-    def __init__(self, settings: Settings, database: Database, ringer: Ringer, slots: int) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, ringer: Ringer, slots: int, make_former: MakeFormer | None
+    ) -> None:
         self._transports = Transports(AddressGuard.of(settings))
         directory = Directory(Vault(settings.secret_keys))
-        work = DeliveryWork(database, directory, self._transports, settings.max_body_bytes)
+        work = DeliveryWork(database, directory, self._transports, settings.max_body_bytes, make_former)
         super().__init__("delivery", settings, database, ringer, work, slots)
 
     def stop(self, grace_seconds: float) -> None:
@@ -100,6 +125,11 @@ class DeliveryEngine(SlotEngine):
         self._transports.close()
 
 
-def make_engine(settings: Settings, database: Database, ringer: Ringer, slots: int) -> DeliveryEngine:
-    """The engine of this pool. Raises SettingsError without `ESB_SECRET_KEYS`."""
-    return DeliveryEngine(settings, database, ringer, slots)
+def make_engine(
+    settings: Settings, database: Database, ringer: Ringer, slots: int, make_former: MakeFormer | None = None
+) -> DeliveryEngine:
+    """The engine of this pool. Raises SettingsError without `ESB_SECRET_KEYS`.
+
+    `make_former` makes who makes forms that need calls; without, there must be no routes that enrich.
+    """
+    return DeliveryEngine(settings, database, ringer, slots, make_former)

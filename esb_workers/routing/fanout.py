@@ -13,6 +13,7 @@ from esb_workers.routing.strategies import FIRST_AVAILABLE, Chooser
 from esb_workers.store.messages import StoredMessage
 
 Json = dict[str, Any]
+MakeRow = Callable[[Variables, Destination], Json]
 
 
 class Maker(Protocol):
@@ -64,7 +65,7 @@ def _rows_of(route: Route, part: Variables, stored: StoredMessage, chooser: Choo
     if route.strategy == FIRST_AVAILABLE:
         return maker.deliver_late(part)
     if route.slip is not None:
-        return _slip_rows(route, part, chooser, maker.deliver)
+        return _slip_rows(route, part, chooser, maker.deliver, maker.bare)
     made = [maker.deliver(part, destination) for destination in parts.destinations(route, part, chooser)]
     if route.resequence is not None:
         return gather.joins_sequence(route, part, stored, maker.group_lane(), made)
@@ -87,18 +88,15 @@ def _refused(route: Route, part: Variables, maker: Maker, why: str) -> list[Json
     return [maker.refuse(part, destination, why) for destination in targets or [Destination(-1, route.name)]]
 
 
-def _slip_rows(
-    route: Route, part: Variables, chooser: Chooser, deliver: Callable[[Variables, Destination], Json]
-) -> list[Json]:
+def _slip_rows(route: Route, part: Variables, chooser: Chooser, deliver: MakeRow, bare: MakeRow) -> list[Json]:
     """The first stop, which knows the others; when one of them is out of reach, that one alone, and nothing starts."""
     taps = [deliver(part, d) for d in parts.destinations(route, part, chooser) if d.wire_tap]
     stops = parts.stops(route, part)
     if not stops:
         return taps
-    tried = [deliver(part, stop) for stop in stops]
-    barred = [row for row in tried if row.get("status") == "forbidden"]
+    barred = [row for stop in stops if (row := bare(part, stop)).get("status") == "forbidden"]
     if barred:
         return [*taps, barred[0]]
-    first = tried[0]
-    first["cursor"]["slip"] = [[stop.index, stop.service] for stop in stops[1:]]
+    first = deliver(part, stops[0])
+    first["cursor"]["slip"] = [[stop.index, stop.service, stop.transformation is not None] for stop in stops[1:]]
     return [*taps, first]

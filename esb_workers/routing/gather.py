@@ -82,7 +82,10 @@ def joins_sequence(
             others.append(row)
             continue
         cursor = row["cursor"] | {"number": number, "okey": row.get("okey") or key}
-        members.append({k: row[k] for k in ("id", "lane", "payload", "headers") if k in row} | {"cursor": cursor})
+        member = {k: row[k] for k in ("id", "lane", "payload", "headers") if k in row} | {"cursor": cursor}
+        if "then" in cursor:  # from now on it is ordered, so that it is formed in the lane where its order is
+            member["lane"] = cursor.pop("then")
+        members.append(member)
     joining = {"kind": "resequence", "timeout": wanted.timeout, "size": None, "wake": True}
     return [*others, _joining(route, stored, group_lane, key, members, joining)] if members else others
 

@@ -12,6 +12,7 @@ from esb_workers.errors import EsbError, ExpressionError, TransformationError
 from esb_workers.expressions.cel import Expression
 from esb_workers.routing.route import Destination, Route
 from esb_workers.routing.strategies import FIRST_AVAILABLE, Chooser, strategies
+from esb_workers.routing.transform import Ask
 
 Message = Mapping[str, Any]
 Variables = Mapping[str, Any]
@@ -89,16 +90,34 @@ def transforms(route: Route, destination: Destination) -> bool:
     return route.transformation is not None or destination.transformation is not None or route.split is not None
 
 
-def form(route: Route, destination: Destination, variables: Variables) -> tuple[Any, dict[str, str]]:
+def services_asked(route: Route, destination: Destination) -> frozenset[str]:
+    """The services that the transformations of a delivery ask."""
+    pipelines = (route.transformation, destination.transformation)
+    return frozenset().union(*(pipeline.services for pipeline in pipelines if pipeline is not None))
+
+
+def form(
+    route: Route, destination: Destination, variables: Variables, ask: Ask | None = None
+) -> tuple[Any, dict[str, str]]:
     """Payload and headers of a delivery: the route's transformation, then the destination's upon it.
 
-    Raises TransformationError; it concerns this delivery alone.
+    Raises TransformationError, and with `ask` Unanswered; it concerns this delivery alone.
     """
     payload, headers = variables["item" if "item" in variables else "payload"], dict(variables["headers"])
     for pipeline in (route.transformation, destination.transformation):
         if pipeline is not None:
-            payload, headers = pipeline.apply(payload, headers, variables)
+            payload, headers = pipeline.apply(payload, headers, variables, ask)
     return payload, headers
+
+
+def form_of_destination(
+    destination: Destination, variables: Variables, ask: Ask | None = None
+) -> tuple[Any, dict[str, str]]:
+    """Payload and headers as the destination's own transformation leaves them. Raises as `form`."""
+    payload, headers = variables["payload"], dict(variables["headers"])
+    if destination.transformation is None:
+        return payload, headers
+    return destination.transformation.apply(payload, headers, variables, ask)
 
 
 def form_of_route(route: Route, variables: Variables) -> tuple[Any, dict[str, str]]:

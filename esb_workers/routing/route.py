@@ -143,8 +143,9 @@ def _or_none(fields: Fields) -> Callable[[str, Callable[[Any, str], tuple[Destin
 
 def _check_together(fields: Fields, route: Route) -> None:
     """Note what does not go together: nothing that is asked for may be left aside."""
+    destinations = route.destinations or ()  # none, whatever the type says, where they are at fault themselves
     asks_message = route.recipients is not None or route.slip is not None
-    if route.destinations and not asks_message and all(destination.wire_tap for destination in route.destinations):
+    if destinations and not asks_message and all(destination.wire_tap for destination in destinations):
         fields.wrong("destinations", "must have a destination that is not a wire tap")
     if (route.strategy == strategies.RECIPIENT_LIST) != (route.recipients is not None):
         fields.wrong("recipients", "belongs to the strategy recipient_list, which needs it")
@@ -156,6 +157,11 @@ def _check_together(fields: Fields, route: Route) -> None:
                 fields.wrong("slip", f"does not go with {name}")
     if route.aggregate is not None and route.resequence is not None:
         fields.wrong("aggregate", "does not go with resequence")
+    pipelines = (route.transformation, *(destination.transformation for destination in destinations))
+    if route.strategy == "first_available" and any(pipeline.services for pipeline in pipelines if pipeline):
+        fields.wrong("strategy", "first_available does not go with enrich")
+    if route.aggregate is not None and route.transformation is not None and route.transformation.services:
+        fields.wrong("transformation", "enrich goes with aggregate only in a destination's transformation")
     if route.aggregate is not None and route.strategy == "first_available":
         fields.wrong("aggregate", "does not go with the strategy first_available")
     if route.resequence is not None and route.strategy == "first_available":

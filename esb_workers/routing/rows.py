@@ -81,6 +81,8 @@ class RowMaker:
         if key is not None:
             row["okey"] = key
         if matching.transforms(route, destination):
+            if asked := matching.services_asked(route, destination):
+                return self._to_be_formed(stored, route, row, asked)
             try:
                 payload, headers = matching.form(route, destination, variables)
                 row["payload"], row["headers"] = matching.as_text(payload), matching.as_text(headers)
@@ -91,6 +93,20 @@ class RowMaker:
                 if key is not None and destination.blocks_when_dead:  # takes its place in the order, to block it
                     return row
                 return row | _ended("dead", "TransformationError", error.detail, stored)
+        return row
+
+    def _to_be_formed(self, stored: StoredMessage, route: Route, row: Json, asked: frozenset[str]) -> Json:
+        """A delivery whose form needs calls, which are made where deliveries are."""
+        barred = [service for service in asked if not self.book.may_use(stored.client_id, service.partition("@")[0])]
+        if barred:
+            why = f"the client's grant does not cover {barred[0]}, which this delivery is enriched by"
+            return row | _ended("forbidden", "Forbidden", why, stored)
+        whole = route.transformation is not None or route.split is not None
+        row["cursor"]["raw"] = "all" if whole else "destination"
+        if "okey" not in row:
+            # Formed in a lane of the route's own, so that a slow service keeps up nothing else that goes to this
+            # destination. What is ordered waits in its destination's lane, where its order is.
+            row["cursor"]["then"], row["lane"] = row["lane"], self.lane(f"|{route.id}")
         return row
 
     def row(self, stored: StoredMessage, variables: Variables, route: Route, destination: Destination) -> Json:

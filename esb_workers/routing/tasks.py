@@ -12,15 +12,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import orjson
-
 from esb_workers import drill
-from esb_workers.clock import to_wire
 from esb_workers.expressions.functions import bound
 from esb_workers.routing import matching
 from esb_workers.routing.book import Book
 from esb_workers.routing.gather import Groups, is_group
 from esb_workers.routing.matching import Variables
+from esb_workers.routing.messages import as_json
 from esb_workers.routing.rows import RowMaker
 from esb_workers.routing.table import Match
 from esb_workers.runtime.batch import BatchEngine
@@ -123,22 +121,6 @@ class Routing:
         rest = route.after_collection()
         chooser = self._book.chooser
         return [Match(rest, matching.choose(rest, variables, chooser) if rest.is_plain else list(rest.destinations))]
-
-
-def as_json(stored: StoredMessage) -> Json:
-    """A message as expressions and conditions see it: as the API shows it."""
-    return {
-        "id": stored.id,
-        "messageId": stored.external_id or stored.id,
-        "source": stored.source,
-        "messageType": stored.type,
-        "payload": orjson.loads(stored.payload or "null"),
-        "headers": orjson.loads(stored.headers),
-        "correlationId": stored.correlation_id,
-        "orderingKey": stored.ordering_key,
-        "priority": stored.priority,
-        "createdAt": to_wire(stored.created_at),
-    }
 
 
 def _end(status: str, reason: str) -> Json:

@@ -11,16 +11,13 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from esb_workers import plugins
 from esb_workers.errors import EsbError, FieldError, Invalid, TransformationError
 
 GROUP = "esb.transformations"
 MAX_STEPS = 100
-#: Part of the contract, and refused by name until they are there.
-NOT_YET = frozenset({"enrich", "claim_check"})
-
 _HERE = "esb_workers.routing.transformations"
 BUILT_IN = {
     "template": f"{_HERE}:template",
@@ -31,7 +28,37 @@ BUILT_IN = {
     "default": f"{_HERE}:default",
     "headers": f"{_HERE}:headers",
     "validate": f"{_HERE}:validate",
+    "enrich": "esb_workers.routing.enrich:enrich",
 }
+
+
+class Question(NamedTuple):
+    """What a step wants to know of a service; `timeout` in milliseconds, None is the service's own."""
+
+    service: str
+    method: str
+    path: str | None
+    payload: Any
+    has_payload: bool
+    cache_seconds: int
+    timeout: int | None
+
+
+#: Asks a service and gives its answer as JSON. Raises Unanswered.
+Ask = Callable[[Question], Any]
+
+
+class Unanswered(EsbError):
+    """A service that a transformation asks did not answer."""
+
+    code = "unanswered"
+
+    def __init__(
+        self, detail: str, *, error_class: str, transient: bool = False, held_ms: int | None = None, reason: str = ""
+    ) -> None:
+        """`held_ms`: it could not even be called, for this `reason`; to be asked again after so long."""
+        super().__init__(detail)
+        self.error_class, self.transient, self.held_ms, self.reason = error_class, transient, held_ms, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +68,7 @@ class Form:
     payload: Any
     headers: Mapping[str, str]
     variables: Mapping[str, Any]
+    ask: Ask | None = None  # None: nobody is called here
 
     @property
     def scope(self) -> Mapping[str, Any]:
@@ -65,15 +93,21 @@ class Pipeline:
 
     def __init__(self, steps: list[tuple[str, Step]]) -> None:
         self._steps = steps
+        #: Services that its steps ask; with any, it is applied where calls are made.
+        self.services: frozenset[str] = frozenset(
+            service for _, step in steps if isinstance(service := getattr(step, "service", None), str)
+        )
 
     def apply(
-        self, payload: Any, headers: Mapping[str, str], variables: Mapping[str, Any]
+        self, payload: Any, headers: Mapping[str, str], variables: Mapping[str, Any], ask: Ask | None = None
     ) -> tuple[Any, dict[str, str]]:
-        """Payload and headers after all steps. Raises TransformationError naming the step and the reason."""
-        form = Form(payload, headers, variables)
+        """Payload and headers after all steps. Raises TransformationError naming step and reason, or Unanswered."""
+        form = Form(payload, headers, variables, ask)
         for number, (name, step) in enumerate(self._steps):
             try:
                 form = step(form)
+            except Unanswered:
+                raise
             except EsbError as error:
                 raise TransformationError(f"transformation {number} ({name}): {error.detail}") from error
             except Exception as error:  # A plug-in may raise anything; it fails this delivery and no other.
@@ -105,7 +139,7 @@ def _compile_step(item: Any, path: str) -> tuple[str, Step]:
     if not isinstance(item, dict) or not isinstance(item.get("type"), str):
         raise Invalid([FieldError(path, "must be an object with a type")])
     name = item["type"]
-    if name in NOT_YET:
+    if name == "claim_check":
         raise Invalid([FieldError(f"{path}.type", f"{name!r} is not available yet")])
     if name not in transformations():
         known = ", ".join(sorted(transformations()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from esb_workers.errors import FieldError, Invalid, TransformationError
@@ -97,7 +98,7 @@ def headers(config: Config, path: str) -> Step:
     def step(form: Form) -> Form:
         made = {name: _header_value(name, value.render_text(form.scope)) for name, value in values.items()}
         kept = {name: value for name, value in form.headers.items() if name.lower() not in replaced}
-        return Form(form.payload, kept | made, form.variables)
+        return replace(form, headers=kept | made)
 
     return step
 

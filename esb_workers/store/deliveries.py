@@ -31,6 +31,14 @@ class Onward(NamedTuple):
     headers: str
 
 
+class Form(NamedTuple):
+    """What is to go out, made after routing; `lane`: where the delivery goes from here, None: it stays."""
+
+    payload: str
+    headers: str
+    lane: int | None
+
+
 def record(
     database: Database,
     worker: int,
@@ -39,9 +47,10 @@ def record(
     disables: Mapping[str, str],
     replies: Mapping[str, Reply],
     onwards: Mapping[str, Onward],
+    forms: Mapping[str, Form],
 ) -> Done:
     """Record attempts. For those still ours, in the same transaction: disable instances, send replies, go on."""
-    if not disables and not replies and not onwards:
+    if not (disables or replies or onwards or forms):
         with database.cursor() as cursor:
             done = jobs.done(cursor, worker, rows)
             if len(done.ids) < len(rows):
@@ -59,9 +68,11 @@ def record(
             instances.disable(cursor, service_id)
         for delivery in sorted(ours & replies.keys()):
             reply(cursor, replies[delivery])
+        for delivery in sorted(ours & forms.keys()):
+            keep_form(cursor, delivery, forms[delivery])
         keys = [onward(cursor, delivery, onwards[delivery]) for delivery in sorted(ours & onwards.keys() - cancelled)]
     if not keys:
-        return done
+        return done._replace(timers=done.timers or bool(forms))
     return done._replace(keys=[*done.keys, *(key for key in keys if key.okey is not None)], timers=True)
 
 
@@ -97,3 +108,16 @@ def _cancelled(cursor: Cursor, deliveries: Iterable[str]) -> set[str]:
         "select id, control from job where id = any(%s::uuid[]) order by id for update", (sorted(deliveries),)
     )
     return {id_ for id_, control in cursor.fetchall() if control is not None}
+
+
+def keep_form(cursor: Cursor, delivery: str, form: Form) -> None:
+    """Keep what was made for a delivery, and let it go to where it is for, with a fresh budget."""
+    cursor.execute(
+        "insert into form (delivery_id, payload, headers) values (%s, %s, %s)"
+        " on conflict (delivery_id) do update set payload = excluded.payload, headers = excluded.headers",
+        (delivery, form.payload, form.headers),
+    )
+    cursor.execute(
+        "update job set lane_id = coalesce(%s, lane_id), tries = 0, cursor = cursor - 'then' where id = %s and pool = 2",
+        (form.lane, delivery),
+    )

@@ -142,7 +142,7 @@ def test_routes_are_for_the_operator(api: ApiClient) -> None:
         ({"conditions": {"body.total": [1]}}, "conditions", "body"),
         ({"filter": "payload.total >"}, "filter", ""),
         ({"transformation": {"type": "template", "output": {"a": "${1 +}"}}}, "transformation.output.a", ""),
-        ({"transformation": {"type": "enrich"}}, "transformation.type", "not available yet"),
+        ({"transformation": {"type": "enrich"}}, "transformation.service", "is required"),
         ({"strategy": "recipient_list"}, "recipients", "recipient_list"),
         ({"split": {"items": "${payload"}}, "split.items", "never closed"),
         ({"retryPolicy": {"maxRetries": -1}}, "retryPolicy.maxRetries", ""),

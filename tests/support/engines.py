@@ -8,6 +8,7 @@ from typing import Self
 from esb_workers.app import make_celery
 from esb_workers.delivery import tasks as delivery
 from esb_workers.routing import tasks as routing
+from esb_workers.routing.forming import Former
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
 from esb_workers.store.engine import Database
@@ -24,7 +25,7 @@ class Engines:
         self._ringer = Ringer(make_celery(settings))
         self._engines = [
             routing.make_engine(settings, database, self._ringer),
-            delivery.make_engine(settings, database, self._ringer, slots=8),
+            delivery.make_engine(settings, database, self._ringer, slots=8, make_former=Former),
         ]
 
     def __enter__(self) -> Self:

@@ -275,7 +275,7 @@ def test_every_field_of_a_route_is_understood() -> None:
         ({"conditions": []}, "conditions", "object"),
         ({"filter": "a ="}, "filter", "column"),
         ({"filter": 5}, "filter", "CEL"),
-        ({"transformation": {"type": "enrich"}}, "transformation.type", "not available"),
+        ({"transformation": {"type": "enrich"}}, "transformation.service", "is required"),
         ({"priority": 1.5}, "priority", "whole number"),
         ({"priority": True}, "priority", "whole number"),
         ({"enabled": "yes"}, "enabled", "true or false"),

@@ -127,7 +127,7 @@ def test_a_failing_transformation_names_the_step_and_the_reason(steps: list[Any]
         ([5], "t[0]", "object with a type"),
         ({"output": 1}, "t", "object with a type"),
         ({"type": "nope"}, "t.type", "no transformation 'nope'"),
-        ({"type": "enrich", "service": "x"}, "t.type", "not available"),
+        ({"type": "enrich", "service": "x y"}, "t.service", "letters"),
         ({"type": "claim_check"}, "t.type", "not available"),
         ({"type": "template"}, "t.output", "required"),
         ({"type": "template", "output": "${1 +}"}, "t.output", "position 1"),
