@@ -58,6 +58,7 @@ class Machine:
     name: str
     target: Target
     roots: list[psutil.Process] = field(default_factory=list)
+    admin_key: str = ""
 
     def cpu_seconds(self) -> dict[str, float]:
         """CPU used so far by each live process, user and system, by its role."""
@@ -114,7 +115,7 @@ def bare(folder: Path, sink_port: int) -> Iterator[Machine]:
         env = {"BENCH_BROKER": broker.url, "BENCH_SINK": f"http://127.0.0.1:{sink_port}/"}
         port = free_port()
         web = [
-            str(BIN / "gunicorn"),
+            "gunicorn",
             "-k",
             "gthread",
             "-w",
@@ -125,19 +126,11 @@ def bare(folder: Path, sink_port: int) -> Iterator[Machine]:
             f"127.0.0.1:{port}",
             "bench.peers.bare:web",
         ]
-        worker = [
-            str(BIN / "celery"),
-            "-A",
-            "bench.peers.bare:tasks",
-            "worker",
-            "-P",
-            "threads",
-            "-c",
-            "32",
-            "-l",
-            "WARNING",
+        worker = ["celery", "-A", "bench.peers.bare:tasks", "worker", "-P", "threads", "-c", "32", "-l", "WARNING"]
+        roots = [
+            stack.enter_context(process(sys.executable, "-m", *cmd, log=folder / "bare.log", **env))
+            for cmd in (web, worker)
         ]
-        roots = [stack.enter_context(process(*cmd, log=folder / "bare.log", **env)) for cmd in (web, worker)]
         target = Target(port, "/send", {}, lambda n: {"payload": payload(n)})
         until(lambda: answers(port, target), 30, "the bare peer")
         yield Machine("bare Celery", target, roots)
@@ -158,7 +151,7 @@ def bus(folder: Path, sink_port: int, routes: int = 100) -> Iterator[Machine]:
         client_key = _register(port, key, sink_port, routes)
         target = Target(port, "/routing/send", {"X-API-Key": client_key}, message)
         until(lambda: call(port, "GET", "/health/ready")[1].get("workers", {}).get("delivery"), 30, "the workers")
-        yield Machine("the bus", target, [root])
+        yield Machine("the bus", target, [root], key)
 
 
 def _register(port: int, key: str, sink_port: int, routes: int) -> str:
@@ -187,7 +180,7 @@ def _register(port: int, key: str, sink_port: int, routes: int) -> str:
     }
     post("/routing/routes", route)
     limits = {"requestsPerMinute": 10_000_000, "requestsPerHour": 100_000_000}
-    return str(post("/clients", {"name": "bench", "allowedServices": ["sink"], "rateLimits": limits})["apiKey"])
+    return str(post("/clients", {"name": "bench", "allowedServices": ["*"], "rateLimits": limits})["apiKey"])
 
 
 def payload(number: int) -> dict[str, object]:

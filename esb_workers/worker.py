@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, signals
@@ -28,7 +29,7 @@ BELL_THREADS = 2
 #: What happened to bells is told to Flower this often, seconds.
 EVENT_PAUSE = 1.0
 #: A worker whose threads all hold bells hears the next one this long after they were given back at most, seconds.
-DEAF_TICK = 0.025
+DEAF_TICK = 0.1
 #: After Celery's worker has failed, it is started again in this time, seconds.
 DEAF_PAUSE = 2.0
 
@@ -56,6 +57,20 @@ class BellConsumer(Consumer):  # type: ignore[misc]
         # While all threads are busy the consumer stops listening to Redis, and it looks whether one has come free only
         # when something else wakes its loop: without this, up to a second later.
         hub.call_repeatedly(DEAF_TICK, _nothing)
+
+    def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], Any]:
+        """What is done with each bell: the engine hears it before Celery makes a task of it."""
+        handle = super().create_task_handler(*arguments, **options)
+
+        def heard(message: Any) -> Any:
+            self.hear()
+            return handle(message)
+
+        return heard
+
+    @staticmethod
+    def hear() -> None:
+        """A bell has come in. Replaced by the engine's."""
 
     def on_send_event_buffered(self) -> None:
         """The timer sees to it."""
@@ -154,6 +169,6 @@ def _hear_bells(app: Celery, engine: Engine, settings: Settings) -> None:
         loglevel=settings.log_level,
         redirect_stdouts=False,
         quiet=True,
-        consumer_cls=BellConsumer,
+        consumer_cls=type("Bells", (BellConsumer,), {"hear": staticmethod(engine.hear)}),
     )
     worker.start()

@@ -47,7 +47,7 @@ SUSPECT_PAUSE: Final = 0.2
 UNKNOWN_AFTER: Final = 10.0
 #: Under load bells are held, and it takes Celery a moment to hear the next one. For this long after the last load the
 #: pump looks by itself, this often, seconds.
-ATTENTIVE: Final = 0.1
+ATTENTIVE: Final = 0.25
 LOOK_AGAIN: Final = 0.005
 #: Of what a process has done, what it adds to the figures of all with its heartbeat.
 TOLD: Final = ("claimed", "recorded", "superseded")
@@ -139,6 +139,10 @@ class Engine(ABC):
     def poke(self) -> None:
         """There may be work, or a timer has been set."""
         self._timers_changed = True
+        self._poked.set()
+
+    def hear(self) -> None:
+        """A bell has come in: look at once. That it is answered for, by `drain`, takes Celery a moment longer."""
         self._poked.set()
 
     def drain(self) -> None:

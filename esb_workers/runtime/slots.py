@@ -87,6 +87,7 @@ class SlotEngine(Engine):
         self._slots = slots
         self._lock = threading.Lock()
         self._in_flight = 0
+        self._full = False  # the last claim took all it was allowed: there is more, nothing has to gather
         self._windows = LaneWindows(slots)
         self._tasks: deque[_Item] = deque()
         self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()  # each wakes one slot; False: for good
@@ -128,6 +129,7 @@ class SlotEngine(Engine):
         """Claim and give to slots; how many. `unproven`: whether lanes that are not proven may have some."""
         worker = self.worker_id  # of before the claim: in a new life, rows of the old one are not started
         claims = self._claim(limit, room, rooms, lease_seconds=self._slot_work.deadline_seconds)
+        self._full = len(claims) == limit
         taken = Counter(claim.lane_id for claim in claims)
         with self._lock:
             self._windows.claimed(limit, room, rooms, taken)
@@ -139,7 +141,7 @@ class SlotEngine(Engine):
 
     def _free_slots(self) -> int:
         """Free slots, after waiting a little under load for more of them."""
-        if self._loaded():
+        if self._loaded() and not self._full:
             time.sleep(GATHER)
         if self._in_flight == self._slots:
             self._freed.clear()
