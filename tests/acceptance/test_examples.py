@@ -12,7 +12,9 @@ import pytest
 
 from tests.support.bus import RunningBus
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("[0-9]*.py"))
+FOLDER = Path(__file__).parents[2] / "examples"
+#: The patterns run one after another in one process: each is quick, the start of a process is not.
+EXAMPLES = [*sorted(FOLDER.glob("[0-9]*.py")), FOLDER / "patterns"]
 
 
 @pytest.fixture(scope="module")
