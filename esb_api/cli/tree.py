@@ -32,11 +32,11 @@ class _Node:
 
     @property
     def status(self) -> str:
-        """Its own, or that of the liveliest below it."""
+        """Its own, or that of the liveliest below it, or of the last."""
         if self.step is not None:
             return str(self.step["status"])
         found = [node.status for node in self.below.values()]
-        return next((s for s in ("running", "retrying", "waiting", "failed") if s in found), found[-1] if found else "")
+        return next((s for s in ("running", "retrying", "waiting") if s in found), found[-1] if found else "")
 
 
 def lines(run: Json, now: datetime, height: int | None = None, colour: bool = False) -> list[str]:
@@ -82,7 +82,7 @@ def _chosen(nodes: list[_Node]) -> tuple[list[_Node], Counter[str]]:
     if len(nodes) <= SHOWN or not all(node.label.startswith("[") for node in nodes):
         return nodes, Counter()
     lively = [node for node in nodes if node.status not in _DONE]
-    shown = (lively or nodes)[-SHOWN:]
+    shown = lively[-SHOWN:]
     chosen = {id(node) for node in shown}
     return shown, Counter(node.status for node in nodes if id(node) not in chosen)
 
