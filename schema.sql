@@ -337,7 +337,7 @@ create index idempotency_expiry on idempotency (expires_at);            -- upkee
 -- One row per life of a worker process. Its heartbeat is the lease of everything it holds.
 create table worker (
   id         bigint generated always as identity primary key,
-  pool       smallint not null,                       -- 1 routing, 2 delivery, 3 orchestration, 4 health, 0 scheduler
+  pool       smallint not null,                       -- 1 routing, 2 delivery, 3 orchestration, 4 health, 0 scheduler, 100… step_queue
   host       text,
   pid        int,
   version    text,
@@ -510,6 +510,21 @@ create table workflow (
   deleted_at  timestamptz
 );
 create unique index workflow_version on workflow (name, version) where deleted_at is null;
+
+-- Queues of plug-in steps. A strand that comes to a step of one is a job of its pool until the step is done, so that
+-- only a worker that has the step's code claims it.
+create sequence step_pool minvalue 100 maxvalue 32767;
+create table step_queue (
+  name text primary key,
+  pool smallint not null unique default nextval('step_pool')
+);
+-- The types that workers of queues have announced: what definitions may name although their code is elsewhere.
+create table step_type (
+  name    text primary key,
+  queue   text not null references step_queue,
+  schema  text not null,                              -- JSON Schema of its `config`
+  seen_at timestamptz not null default now()
+);
 
 -- A run. Its id is that of its root strand. What an open one is doing (pending, running, waiting) is not written
 -- here but read from its jobs: a step must not cost a second update.

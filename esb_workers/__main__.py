@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     worker = commands.add_parser("worker", help="work for one pool")
     worker.add_argument("pool", choices=POOLS, metavar="POOL", help=", ".join(POOLS))
     worker.add_argument("--concurrency", type=int, metavar="N", help="calls under way at once")
+    worker.add_argument("--queue", metavar="NAME", help="orchestration: run the plug-in steps of this queue alone")
     commands.add_parser("scheduler", help="keep time: timers, lost leases, schedules, retention")
     commands.add_parser("flower", help="the Flower dashboard over the pools")
     commands.add_parser("migrate", help="create the tables, or bring them up to date")
@@ -42,7 +43,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.command == "worker":
         from esb_workers import worker
 
-        return worker.run(settings, arguments.pool, arguments.concurrency)
+        return worker.run(settings, arguments.pool, arguments.concurrency, queue=arguments.queue)
     if arguments.command == "scheduler":
         from esb_workers.orchestration.schedules import duty
         from esb_workers.upkeep import scheduler

@@ -64,6 +64,14 @@ def _configuration(broker: str) -> dict[str, Any]:
     }
 
 
+def add_queue(app: Celery, name: str) -> bool:
+    """Make a Celery queue known that is no pool's; whether it was not yet."""
+    if name in app.amqp.queues:
+        return False
+    app.amqp.queues.add(_queue(name, str(app.conf.broker_url or "").startswith(("amqp", "pyamqp"))))
+    return True
+
+
 def _queue(pool: str, amqp: bool) -> Queue:
     """A plain queue without a named exchange: through one, a flushed Redis drops messages silently."""
     if not amqp:

@@ -11,6 +11,6 @@ POOLS: Final[tuple[PoolName, ...]] = get_args(PoolName)
 POOL_IDS: Final[dict[PoolName, int]] = {"routing": 1, "delivery": 2, "orchestration": 3, "health": 4}
 
 
-def drain_task(pool: PoolName) -> str:
+def drain_task(pool: str) -> str:
     """The Celery task that wakes a pool: the doorbell. It carries nothing and is safe to lose or double."""
     return f"{pool}.drain"

@@ -13,7 +13,7 @@ from celery import Celery, signals
 from celery.worker.consumer import Consumer
 
 from esb_workers import drill, garbage, logs
-from esb_workers.app import make_celery
+from esb_workers.app import add_queue, make_celery
 from esb_workers.errors import SettingsError
 from esb_workers.queues import POOLS, PoolName, drain_task
 from esb_workers.runtime.engine import Engine
@@ -76,13 +76,15 @@ class BellConsumer(Consumer):  # type: ignore[misc]
         """The timer sees to it."""
 
 
-def run(settings: Settings, pool: PoolName, concurrency: int | None = None) -> int:
-    """Run a worker of this pool until SIGTERM or SIGINT; returns the exit code.
+def run(settings: Settings, pool: PoolName, concurrency: int | None = None, *, queue: str | None = None) -> int:
+    """Run a worker of this pool, or of a queue of plug-in steps, until SIGTERM or SIGINT; returns the exit code.
 
     Raises SettingsError, SchemaMismatch, Unavailable when it cannot start.
     """
     if pool not in POOLS:
         raise SettingsError(f"there is no pool {pool!r}; there are {', '.join(POOLS)}")
+    if queue is not None and pool != "orchestration":
+        raise SettingsError(f"steps belong to the pool orchestration: {pool} has no queues")
     if settings.database_url is None or settings.broker_url is None:
         raise SettingsError("ESB_DATABASE_URL and ESB_BROKER_URL must be set for a worker")
     logs.configure(f"worker-{pool}", log_format=settings.log_format, level=settings.log_level)
@@ -92,7 +94,7 @@ def run(settings: Settings, pool: PoolName, concurrency: int | None = None) -> i
     migrate.check(database)
     app = make_celery(settings)
     ringer = Ringer(app)
-    engine = make_engine(settings, pool, database, ringer, slots)
+    engine = make_engine(settings, pool, database, ringer, slots, queue)
     garbage.settle()
     _serve(app, engine, settings)
     ringer.close()
@@ -100,7 +102,9 @@ def run(settings: Settings, pool: PoolName, concurrency: int | None = None) -> i
     return 0
 
 
-def make_engine(settings: Settings, pool: PoolName, database: Database, ringer: Ringer, slots: int) -> Engine:
+def make_engine(
+    settings: Settings, pool: PoolName, database: Database, ringer: Ringer, slots: int, queue: str | None = None
+) -> Engine:
     """The engine of a pool. Imported here, so that a process loads only what it runs."""
     if pool == "routing":
         from esb_workers.routing import tasks as routing
@@ -114,13 +118,13 @@ def make_engine(settings: Settings, pool: PoolName, database: Database, ringer: 
     if pool == "orchestration":
         from esb_workers.orchestration import tasks as orchestration
 
-        return orchestration.make_engine(settings, database, ringer, slots)
+        return orchestration.make_engine(settings, database, ringer, slots, queue)
     from esb_workers.health import tasks as health
 
     return health.make_engine(settings, database, ringer, slots)
 
 
-def _node_name(pool: PoolName) -> str:
+def _node_name(pool: str) -> str:
     """What Flower and remote control call this process: no two may bear one name, so the host alone is too little."""
     return f"{pool}-{os.getpid()}@{socket.gethostname()}"
 
@@ -133,7 +137,9 @@ def _worker_class(app: Celery) -> Any:
 
 
 def _serve(app: Celery, engine: Engine, settings: Settings) -> None:
-    @app.task(name=drain_task(engine.pool), ignore_result=True)  # type: ignore[untyped-decorator]
+    add_queue(app, engine.bell)
+
+    @app.task(name=drain_task(engine.bell), ignore_result=True)  # type: ignore[untyped-decorator]
     def drain(*_args: Any, **_kwargs: Any) -> None:  # takes anything: a bell of another release must ring too
         engine.drain()
 
@@ -159,10 +165,10 @@ def _serve(app: Celery, engine: Engine, settings: Settings) -> None:
 def _hear_bells(app: Celery, engine: Engine, settings: Settings) -> None:
     """Run Celery's worker until it is told to stop, or fails."""
     worker = _worker_class(app)(
-        hostname=_node_name(engine.pool),
+        hostname=_node_name(engine.bell),
         pool="threads",
         concurrency=BELL_THREADS,
-        queues=[engine.pool],
+        queues=[engine.bell],
         without_gossip=True,
         without_mingle=True,
         task_events=True,

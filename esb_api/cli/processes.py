@@ -112,13 +112,14 @@ def api() -> None:
 @click.option(
     "--concurrency", type=click.IntRange(1, 512), help="Calls under way at once.  [default: ESB_WORKER_CONCURRENCY, 32]"
 )
-def worker(pool: PoolName, concurrency: int | None) -> None:
+@click.option("--queue", metavar="NAME", help="orchestration: run the plug-in steps of this queue alone.")
+def worker(pool: PoolName, concurrency: int | None, queue: str | None) -> None:
     """Work for one POOL: routing, delivery, orchestration or health."""
     from esb_workers.worker import run
 
     settings = _servers_named(Settings.load())
     end_with_parent()
-    sys.exit(run(settings, pool, concurrency))
+    sys.exit(run(settings, pool, concurrency, queue=queue))
 
 
 @click.command()

@@ -27,7 +27,7 @@ from esb_api.schemas.system import (
 )
 from esb_workers.errors import SchemaMismatch, Unavailable
 from esb_workers.queues import POOL_IDS, POOLS, PoolName
-from esb_workers.store import audit, figures
+from esb_workers.store import audit, figures, step_queues
 from esb_workers.store.jobs import QueueFigures
 from esb_workers.store.migrate import check
 from esb_workers.transport import broker
@@ -144,7 +144,14 @@ def read_queues(call: Call) -> Response:
         )
         for row in _queues(call)
     ]
+    with call.api.database.cursor() as cursor:
+        steps = step_queues.depths(cursor)
+    items += [QueueAnswer(pool=step_queues.bell(depth.name), **_without_name(depth)) for depth in steps]
     return answer(QueuesAnswer(items=items))
+
+
+def _without_name(depth: step_queues.QueueDepth) -> dict[str, int]:
+    return {name: value for name, value in depth._asdict().items() if name != "name"}
 
 
 @system.operation("GET", "/system/audit", access=Access.OPERATOR, query=AuditQuery, answers={200: AuditPage})

@@ -35,4 +35,4 @@ def try_workflow(call: Call, workflow_id: str, body: TrialBody) -> Response:
 )
 def try_definition(call: Call, body: DraftTrialBody) -> Response:
     """Run a definition that is not kept over mocked results, by a clock that does not wait."""
-    return answer(trial_view.tried(compile_definition(body.definition), body))
+    return answer(trial_view.tried(compile_definition(body.definition, call.api.orchestration.types()), body))

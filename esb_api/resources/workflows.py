@@ -60,7 +60,7 @@ def create_workflow(call: Call, body: WorkflowBody) -> Response:
 def validate_workflow(call: Call, body: DraftBody) -> Response:
     """Check a definition without keeping it: all its faults, each with its path."""
     try:
-        check(_new(body.name or "draft", body.version or "0.0.0", body))
+        check(_new(body.name or "draft", body.version or "0.0.0", body), call.api.orchestration.types())
     except Invalid as error:
         faults = [FieldProblem(path=fault.path, message=fault.message) for fault in error.errors]
         return answer(CheckAnswer(valid=False, errors=faults, warnings=[]))
@@ -69,7 +69,7 @@ def validate_workflow(call: Call, body: DraftBody) -> Response:
 
 def _warnings(call: Call, definition: Any) -> list[FieldProblem]:
     with call.api.database.cursor() as cursor:
-        found = warnings(cursor, compile_definition(definition))
+        found = warnings(cursor, compile_definition(definition, call.api.orchestration.types()))
     return [FieldProblem(path=path, message=message) for path, message in found]
 
 
@@ -81,7 +81,9 @@ def read_definition_schema(call: Call) -> Response:
 
     `#/$defs/workflow` is that of a whole workflow: name, version and definition.
     """
-    return Response(orjson.dumps(definition_schema()), content_type="application/schema+json")
+    return Response(
+        orjson.dumps(definition_schema(call.api.orchestration.types())), content_type="application/schema+json"
+    )
 
 
 @workflows.operation(

@@ -36,7 +36,7 @@ class ReadyAnswer(Answer):
 class QueueAnswer(Answer):
     """What waits in a pool."""
 
-    pool: PoolName
+    pool: Annotated[str, Field(description="A pool, or a queue of plug-in steps: `steps.NAME`.")]
     due: Annotated[int, Field(description="Rows that are due and not held.")]
     oldest_due_age_ms: int
     in_flight: int

@@ -39,6 +39,9 @@ MAX_CONTEXT: Final = 1 << 20
 class Advance(Ending):
     """Moves a strand: decides by `flow`, lets step types act, journals what came of it."""
 
+    #: Whether a step of another queue is left to its workers.
+    hands_over = True
+
     def __init__(
         self,
         strand: Strand,
@@ -47,8 +50,12 @@ class Advance(Ending):
         *,
         random: Callable[[], float],
         may_act: Callable[[], bool] = lambda: True,
+        queue: str | None = None,
     ) -> None:
         super().__init__(strand, workflow, world)
+        self._queue = queue
+        #: Where the strand was handed to, if it was: whoever works there is to be told.
+        self.handed: tuple[str | None] | None = None
         self._random = random
         self._may_act = may_act
 
@@ -110,6 +117,9 @@ class Advance(Ending):
 
     def _perform(self, move: Perform, extra: dict[str, Any] | None = None) -> None:
         strand, step = self.strand, move.step
+        if step.kind.queue != self._queue and self.hands_over:
+            self._hand(step.kind.queue)
+            return
         mark = len(strand.buffer)
         try:
             call = self._call(move, extra)
@@ -129,7 +139,9 @@ class Advance(Ending):
                 return
         if step.kind.effect and not move.resumed:
             # One statement: what has happened stands, and this is about to.
-            strand.flush(stand=min(mark, strand.kept), lease_seconds=LEASE_MARGIN + (step.timeout or 60_000) / 1000)
+            strand.flush(
+                stand=min(mark, strand.kept), lease_seconds=LEASE_MARGIN + (step.timeout or step.kind.longest) / 1000
+            )
             if strand.control:
                 raise Reload
         outcome = self._run(call)
@@ -138,6 +150,14 @@ class Advance(Ending):
         self._take(move, outcome, mark)
         if step.kind.effect:
             strand.kept = len(strand.buffer)
+
+    def _hand(self, queue: str | None) -> None:
+        """This step's code is elsewhere: its workers go on."""
+        if self.strand.buffer:
+            self.strand.flush()
+        if self.strand.control or not self.strand.hand(queue):
+            raise Reload
+        self.gone, self.handed = True, (queue,)
 
     def _late(self, step: Step, path: str) -> None:
         self.world.cull_all()

@@ -240,7 +240,7 @@ class _At:
         self._where = where
 
     def template(self, value: Any, path: str) -> Evaluate:
-        return self._compiler.template(value, join(self._where, [path]))
+        return self._compiler.template(value, join(self._where, [path]) if path else self._where)
 
     def url_text(self, value: str, path: str) -> Evaluate:
         return self._compiler.url_text(value, join(self._where, [path]))

@@ -45,6 +45,8 @@ class Runner:
         random: Callable[[], float],
         may_act: Callable[[], bool] = lambda: True,
         fold: bool = True,
+        queue: str | None = None,
+        ring: Callable[[str | None], None] = lambda queue: None,
     ) -> None:
         self._database = database
         self._programs = programs
@@ -53,6 +55,8 @@ class Runner:
         self._random = random
         self._may_act = may_act
         self._fold = fold
+        self._queue = queue
+        self._ring = ring
 
     def run(self, job: str, attempt: int) -> bool:
         """Go on with a claimed strand as far as it goes; whether it has set a timer. Raises only for defects."""
@@ -90,10 +94,15 @@ class Runner:
             if strand.control in ("p", "c") or loaded.status != "open":
                 return obey(strand)
             world = StrandWorld(self._database, self._services, self._messages, self._programs, strand)
-            advance = Advance(strand, workflow, world, random=self._random, may_act=self._may_act)
+            advance = Advance(
+                strand, workflow, world, random=self._random, may_act=self._may_act, queue=self._queue
+            )
             if loaded.undo and strand.is_root and (strand.control or strand.state.undo is None):
                 return unwind(self._database, advance)
-            return advance.go()
+            timer = advance.go()
+            if advance.handed is not None:
+                self._ring(*advance.handed)
+            return timer
 
     def _orphaned(self, key: StrandKey) -> bool:
         """The run of a branch has ended and taken its scope along: nothing is left to go on from."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
 from esb_workers.errors import NotFound
+from esb_workers.orchestration.catalogue import known_types
 from esb_workers.orchestration.definition import compile_definition
 from esb_workers.orchestration.model import Program
+from esb_workers.orchestration.steps.base import StepType
 from esb_workers.store import workflows
 from esb_workers.store.engine import Database
 from esb_workers.store.workflows import WorkflowRow
@@ -48,7 +51,7 @@ class Programs:
             row = workflows.get(cursor, workflow_id, deleted=True)
         if row is None:
             raise NotFound("there is no such workflow")
-        return self._keep(compiled(row))
+        return self._keep(compiled(row, known_types(self._database)))
 
     def _keep(self, workflow: Workflow) -> Workflow:
         with self._lock:
@@ -58,6 +61,7 @@ class Programs:
         return workflow
 
 
-def compiled(row: WorkflowRow) -> Workflow:
+def compiled(row: WorkflowRow, types: Mapping[str, StepType]) -> Workflow:
     """The program of a stored definition."""
-    return Workflow(row.id, row.name, row.version, row.lane_id, compile_definition(orjson.loads(row.definition)))
+    program = compile_definition(orjson.loads(row.definition), types)
+    return Workflow(row.id, row.name, row.version, row.lane_id, program)

@@ -14,6 +14,7 @@ from esb_workers.expressions.schemas import DIALECT
 from esb_workers.orchestration.document import CompensationDocument, DefinitionDocument, StepDocument
 from esb_workers.orchestration.steps import step_types
 from esb_workers.orchestration.steps.base import StepType
+from esb_workers.orchestration.steps.schema import SchemaStep
 
 JSON = dict[str, Any]
 _STEP: Final = {"$ref": "#/$defs/step"}
@@ -26,7 +27,7 @@ def definition_schema(types: Mapping[str, StepType] | None = None) -> JSON:
     defs: JSON = {}
     root = _model(DefinitionDocument, defs)
     for name, kind in known.items():
-        defs[f"config.{name}"] = _model(kind.Config, defs)
+        defs[f"config.{name}"] = kind.config_schema if isinstance(kind, SchemaStep) else _model(kind.Config, defs)
     defs["step"] = _step(StepDocument, known, defs)
     undoing = {name: kind for name, kind in known.items() if kind.compensates}
     defs["compensation"] = _step(CompensationDocument, undoing, defs)

@@ -9,12 +9,14 @@ from typing import Any
 
 from esb_workers import drill
 from esb_workers.errors import Conflict, FieldError, Invalid, NotFound
+from esb_workers.orchestration.catalogue import known_types
 from esb_workers.orchestration.control import POOL, Control
 from esb_workers.orchestration.definition import compile_definition
 from esb_workers.orchestration.failures import StepFailed
 from esb_workers.orchestration.limits import limits_of
 from esb_workers.orchestration.lookup import find_workflow
 from esb_workers.orchestration.programs import Programs, Workflow
+from esb_workers.orchestration.steps.base import StepType
 from esb_workers.registry.versions import parse_version
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.store import starts, workflows
@@ -66,11 +68,15 @@ class Orchestration:
         self.programs = Programs(database)
         self.control = Control(database, ringer, self.programs)
 
+    def types(self) -> Mapping[str, StepType]:
+        """The step types that definitions may name now."""
+        return known_types(self._database)
+
     # --- definitions ---------------------------------------------------------------------------------
 
     def define(self, new: NewWorkflow, *, by: str) -> WorkflowRow:
         """Keep a version. Raises Invalid with every fault, Conflict if name and version are taken."""
-        check(new)
+        check(new, self.types())
         workflow_id = new_id()
         row = {
             "id": workflow_id,
@@ -183,7 +189,7 @@ class Orchestration:
         self._ringer.ring(POOL)
 
 
-def check(new: NewWorkflow) -> None:
+def check(new: NewWorkflow, types: Mapping[str, StepType]) -> None:
     """Raises Invalid with every fault of a workflow."""
     faults: list[FieldError] = []
     try:
@@ -191,7 +197,7 @@ def check(new: NewWorkflow) -> None:
     except ValueError as error:
         faults.append(FieldError("version", str(error)))
     try:
-        compile_definition(new.definition)
+        compile_definition(new.definition, types)
     except Invalid as error:
         faults += error.errors
     if faults:

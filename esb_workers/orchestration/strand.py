@@ -233,6 +233,11 @@ class Strand:
         with self.database.cursor() as cursor:
             executions.release(cursor, self.key, 0)
 
+    def hand(self, queue: str | None) -> bool:
+        """Give it to the workers of a queue of steps (None: back to the pool); False: look again."""
+        with self.database.cursor() as cursor:
+            return executions.hand(cursor, self.key, queue)
+
     def halt(self) -> bool:
         """Stop until resumed; False: no longer wanted."""
         with self.database.cursor() as cursor:

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
+from esb_workers.orchestration.catalogue import serve
 from esb_workers.orchestration.control import cancel_orphans
 from esb_workers.orchestration.engine import Runner
 from esb_workers.orchestration.programs import Programs
@@ -24,6 +25,7 @@ from esb_workers.store import executions, starts
 from esb_workers.store.engine import Database
 from esb_workers.store.executions import StrandKey
 from esb_workers.store.jobs import Claim, Done
+from esb_workers.store.step_queues import StepQueue, bell
 from esb_workers.transport.address import AddressGuard
 from esb_workers.transport.http import HttpCaller
 from esb_workers.transport.transports import Transports
@@ -72,13 +74,23 @@ class StrandEngine(SlotEngine):
         services: Services,
         slots: int,
         close: Callable[[], None] = lambda: None,
+        queue: StepQueue | None = None,
     ) -> None:
         self._close = close
         messages = Publisher(database, lambda: ringer.ring("routing"))
         programs = Programs(database)
         self._schedules = Schedules(database, Orchestration(database, ringer))
-        runner = Runner(database, programs, services, messages, random=random.random, may_act=self._may_go_on)
-        super().__init__("orchestration", settings, database, ringer, StrandWork(database, runner), slots)
+        runner = Runner(
+            database,
+            programs,
+            services,
+            messages,
+            random=random.random,
+            may_act=self._may_go_on,
+            queue=None if queue is None else queue.name,
+            ring=lambda name: ringer.ring("orchestration" if name is None else bell(name)),
+        )
+        super().__init__("orchestration", settings, database, ringer, StrandWork(database, runner), slots, queue=queue)
 
     def stop(self, grace_seconds: float) -> None:
         """As every engine; then close the connections to services."""
@@ -101,12 +113,19 @@ class StrandEngine(SlotEngine):
         with self.database.cursor() as cursor:
             executions.poison(cursor)
             admitted = starts.admit(cursor)
+            executions.reclaim(cursor)
         if cancel_orphans(self.database) or admitted:
             self.poke()
 
 
-def make_engine(settings: Settings, database: Database, ringer: Ringer, slots: int) -> StrandEngine:
-    """The engine of this pool. Raises SettingsError when the signing secrets cannot be read."""
+def make_engine(
+    settings: Settings, database: Database, ringer: Ringer, slots: int, queue: str | None = None
+) -> StrandEngine:
+    """The engine of this pool, or of a queue of plug-in steps.
+
+    Raises SettingsError when the signing secrets cannot be read, or no step of the queue is installed here.
+    """
+    served = None if queue is None else serve(database, queue)
     directory = Directory(Vault(settings.secret_keys))
     http = HttpCaller(AddressGuard.of(settings))
     others = Transports(AddressGuard.of(settings))
@@ -116,4 +135,4 @@ def make_engine(settings: Settings, database: Database, ringer: Ringer, slots: i
         http.close()
         others.close()
 
-    return StrandEngine(settings, database, ringer, services, slots, close=close)
+    return StrandEngine(settings, database, ringer, services, slots, close=close, queue=served)

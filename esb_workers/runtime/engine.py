@@ -29,6 +29,7 @@ from esb_workers.settings import Settings
 from esb_workers.store import counters, jobs, workers
 from esb_workers.store.engine import Cursor, Database
 from esb_workers.store.jobs import Claim, Held, Key
+from esb_workers.store.step_queues import StepQueue
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +70,19 @@ class Figures:
 class Engine(ABC):
     """The part every pool shares. Start it once; `drain` may be called from any thread."""
 
-    def __init__(self, pool: PoolName, settings: Settings, database: Database, ringer: Ringer) -> None:
+    def __init__(
+        self,
+        pool: PoolName,
+        settings: Settings,
+        database: Database,
+        ringer: Ringer,
+        *,
+        queue: StepQueue | None = None,
+    ) -> None:
         self.pool: Final = pool
-        self.pool_id: Final = POOL_IDS[pool]
+        #: What it claims from, and the Celery queue of its bells: the pool's, or a queue of plug-in steps.
+        self.pool_id: Final = POOL_IDS[pool] if queue is None else queue.pool
+        self.bell: Final[str] = pool if queue is None else queue.bell
         self.settings = settings
         self.database = database
         self.ringer = ringer
@@ -296,7 +307,7 @@ class Engine(ABC):
             self.figures.claimed += len(claims)
             self._after[room > 0] = last_turn({c.lane_id for c in claims}, self._after[room > 0])
             if len(claims) == limit:
-                self.ringer.ring(self.pool)  # there is more than this process takes: wake the next one
+                self.ringer.ring(self.bell)  # there is more than this process takes: wake the next one
         return claims
 
     def _with_one_suspect(self, cursor: Cursor, worker: int, claims: list[Claim]) -> list[Claim]:

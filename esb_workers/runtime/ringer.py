@@ -16,7 +16,8 @@ from typing import Any
 from celery import Celery
 from kombu import Connection
 
-from esb_workers.queues import POOLS, PoolName, drain_task
+from esb_workers.app import add_queue
+from esb_workers.queues import POOLS, drain_task
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Ringer:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._wanted: dict[PoolName, bool] = dict.fromkeys(POOLS, False)
+        self._wanted: dict[str, bool] = dict.fromkeys(POOLS, False)
         self._event = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -46,8 +47,8 @@ class Ringer:
         #: Bells that could not be sent; shown in /metrics.
         self.failures = 0
 
-    def ring(self, pool: PoolName) -> None:
-        """Say that rows of this pool were committed."""
+    def ring(self, pool: str) -> None:
+        """Say that rows of this pool, or queue of steps, were committed."""
         self._wanted[pool] = True
         self._event.set()
         if self._thread is None:
@@ -87,17 +88,19 @@ class Ringer:
     def _ring_wanted(self) -> bool:
         """Ring where it is wanted; whether any bell had to be sent."""
         sent = False
-        for pool in POOLS:
+        for pool in tuple(self._wanted):
             if self._wanted[pool]:
                 # Cleared before the bell: a ring that comes between the two wakes the next turn.
                 self._wanted[pool] = False
                 sent |= self._ring(pool)
         return sent
 
-    def _ring(self, pool: PoolName) -> bool:
+    def _ring(self, pool: str) -> bool:
         if self._connection is None:
             self._connection = self._connect()
         channel = self._connection.default_channel
+        if add_queue(self._app, pool):
+            self._app.amqp.queues[pool].bind(channel).declare()
         if _bells(channel, pool) >= ENOUGH_BELLS:
             return False
         with self._app.amqp.Producer(channel, auto_declare=False) as producer:

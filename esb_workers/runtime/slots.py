@@ -7,7 +7,7 @@ many outcomes in one statement, a few milliseconds after the first of them.
 from __future__ import annotations
 
 import logging
-import queue
+import queue as queues
 import threading
 import time
 from collections import Counter, deque
@@ -25,6 +25,7 @@ from esb_workers.runtime.windows import LaneWindows
 from esb_workers.settings import Settings
 from esb_workers.store.engine import Database
 from esb_workers.store.jobs import Claim, Done
+from esb_workers.store.step_queues import StepQueue
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +81,17 @@ class SlotEngine(Engine):
     """Gives each claimed row to one of `slots` threads."""
 
     def __init__(
-        self, pool: PoolName, settings: Settings, database: Database, ringer: Ringer, work: SlotWork, slots: int
+        self,
+        pool: PoolName,
+        settings: Settings,
+        database: Database,
+        ringer: Ringer,
+        work: SlotWork,
+        slots: int,
+        *,
+        queue: StepQueue | None = None,
     ) -> None:
-        super().__init__(pool, settings, database, ringer)
+        super().__init__(pool, settings, database, ringer, queue=queue)
         self._slot_work = work
         self._slots = slots
         self._lock = threading.Lock()
@@ -90,8 +99,8 @@ class SlotEngine(Engine):
         self._full = False  # the last claim took all it was allowed: there is more, nothing has to gather
         self._windows = LaneWindows(slots)
         self._tasks: deque[_Item] = deque()
-        self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()  # each wakes one slot; False: for good
-        self._results: queue.SimpleQueue[tuple[_Item, Any] | None] = queue.SimpleQueue()
+        self._tokens: queues.SimpleQueue[bool] = queues.SimpleQueue()  # each wakes one slot; False: for good
+        self._results: queues.SimpleQueue[tuple[_Item, Any] | None] = queues.SimpleQueue()
         self._freed = threading.Event()
         self._unrecorded = 0
 
@@ -232,7 +241,7 @@ class SlotEngine(Engine):
                 if item is None:
                     return True
                 batch.append(item)
-        except queue.Empty:
+        except queues.Empty:
             pass
         return False
 

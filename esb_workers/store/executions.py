@@ -244,6 +244,18 @@ def finish(
     return str(cursor.fetchone()[0])  # type: ignore[index]
 
 
+def hand(cursor: Cursor, key: StrandKey, queue: str | None) -> bool:
+    """Give a strand to the workers of a queue of steps (None: back to the pool); False: look again."""
+    cursor.execute("select esb_hand(%s, %s, %s)", (*key, queue))
+    return bool(cursor.fetchone()[0])  # type: ignore[index]
+
+
+def reclaim(cursor: Cursor) -> int:
+    """Take back strands whose run is over its deadline and whose queue has no worker for them; how many."""
+    cursor.execute("select esb_reclaim()")
+    return int(cursor.fetchone()[0])  # type: ignore[index]
+
+
 def exhaust(cursor: Cursor, key: StrandKey, n: int, events: Sequence[EventRow], told: str) -> str:
     """Write, and pause the run: 'ok', or the status it has ended with. Raises Superseded."""
     cursor.execute(

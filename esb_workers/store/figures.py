@@ -40,7 +40,7 @@ def executions(cursor: Cursor) -> dict[str, int]:
     cursor.execute("""
         select case status when 'open' then 'running' else status end, count(*) from execution
          where id >= esb_uuid_at(now() - interval '1 hour')
-            or id = any(array(select execution_id from job where pool = 3 and execution_id is not null))
+            or id = any(array(select execution_id from job where execution_id is not null))
          group by 1""")
     return {"running": 0, "completed": 0, "failed": 0} | {status: int(count) for status, count in cursor.fetchall()}
 

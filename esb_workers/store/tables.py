@@ -436,6 +436,20 @@ workflow = Table(
     Column("created_at", Moment, nullable=False, server_default=FetchedValue()),
     Column("deleted_at", Moment),
 )
+step_queue = Table(
+    "step_queue",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("pool", SmallInteger, nullable=False, server_default=FetchedValue()),
+)
+step_type = Table(
+    "step_type",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("queue", Text, nullable=False),
+    Column("schema", Text, nullable=False),
+    Column("seen_at", Moment, nullable=False, server_default=FetchedValue()),
+)
 execution = Table(
     "execution",
     metadata,

@@ -34,4 +34,6 @@ BUILTIN: Final[Mapping[str, str]] = {
 @lru_cache(maxsize=1)
 def step_types() -> Mapping[str, StepType]:
     """Every step type there is, one object each."""
-    return {name: type_() for name, type_ in plugins.load(GROUP, BUILTIN).items()}
+    loaded = plugins.load(GROUP, BUILTIN)
+    # A class is its own maker; a function decorated by `functions.step` carries one.
+    return {name: getattr(type_, "step_type", type_)() for name, type_ in loaded.items()}

@@ -173,6 +173,10 @@ class StepType:
     ends: ClassVar[bool] = False
     #: Wants an id made and journaled before the attempt: `call.fresh_id`, the same again after a crash.
     wants_id: ClassVar[bool] = False
+    #: The queue whose workers alone run it; None: any orchestration worker.
+    queue: str | None = None
+    #: How long an attempt may take where the step names no timeout, milliseconds; what is longer is taken for lost.
+    longest: int = 60_000
     #: May be the `compensate` of a step.
     compensates: ClassVar[bool] = False
 

@@ -63,6 +63,7 @@ class _Advance(Advance):
     """The engine's, but for who carries out an attempt."""
 
     world: TrialWorld
+    hands_over = False
 
     def _run(self, call: Call) -> Outcome:
         try:

@@ -1,4 +1,5 @@
--- The strands of workflow executions. A strand (the root, a branch, a runner of a foreach) is a job of pool 3:
+-- The strands of workflow executions. A strand (the root, a branch, a runner of a foreach) is a job of pool 3 (or of a
+-- step_queue's pool, while it is at a step of that queue):
 -- the same claim, fence and lease as a delivery's. Lock order, everywhere: execution -> scope -> own job -> parent job.
 --
 -- Events come as parallel arrays (type, path, visit, iteration, data). "Fenced" is errcode ES001.
@@ -192,10 +193,30 @@ end $$;
 create or replace function esb_end_strands(p_execution uuid, p_root boolean default true) returns void language plpgsql as $$
 begin
   for i in 1..2 loop
-    update job set control = 'c' where execution_id = p_execution and pool = 3 and (p_root or id <> p_execution);
-    delete from job where execution_id = p_execution and pool = 3 and state <> 'f' and (p_root or id <> p_execution);
+    update job set control = 'c' where execution_id = p_execution and (p_root or id <> p_execution);
+    delete from job where execution_id = p_execution and state <> 'f' and (p_root or id <> p_execution);
   end loop;
   delete from scope where execution_id = p_execution;
+end $$;
+
+-- Gives a strand to the workers of a queue of steps, or back to the pool (p_queue null). False: the lease is lost, or
+-- somebody wants it to stop.
+create or replace function esb_hand(p_job uuid, p_attempt int, p_queue text) returns boolean language plpgsql as $$
+begin
+  if p_queue is not null then insert into step_queue (name) values (p_queue) on conflict do nothing; end if;
+  update job set pool = coalesce((select q.pool from step_queue q where q.name = p_queue), 3), state = 'r', run_at = now(), worker_id = null
+   where id = p_job and attempt = p_attempt and state = 'f' and control is null;
+  return found;
+end $$;
+
+-- Takes back root strands that are over their run's deadline from queues whose workers do not come for them.
+create or replace function esb_reclaim() returns int language plpgsql as $$
+declare n int;
+begin
+  update job j set pool = 3, state = 'r', run_at = now() from execution e
+   where j.pool >= 100 and j.state in ('r', 's', 'p') and j.control is null and e.id = j.id and e.deadline <= now();
+  get diagnostics n = row_count;
+  return n;
 end $$;
 
 -- Wakes a strand of another run that waits for this one.

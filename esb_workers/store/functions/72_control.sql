@@ -63,7 +63,7 @@ begin
   update execution set status = 'paused', paused_at = now(), updated_at = now() where id = p_execution;
   for i in 1..2 loop   -- twice: see esb_end_strands
     update job set control = 'p', state = case when state in ('r', 's') then 'p' else state end::"char"
-     where execution_id = p_execution and pool = 3 and (control is null or control = 'u');
+     where execution_id = p_execution and (control is null or control = 'u');
   end loop;
   return 'ok';
 end $$;
@@ -92,7 +92,7 @@ begin
   update execution set status = 'open', deadline = deadline + (now() - paused_at), paused_at = null, updated_at = now() where id = p_execution;
   update job set control = null, inbox = inbox + 1, run_at = case when state = 'p' then now() else run_at end,
                  state = case when state = 'p' then 'r' else state end::"char"
-   where execution_id = p_execution and pool = 3 and control = 'p';
+   where execution_id = p_execution and control = 'p';
   return 'ok';
 end $$;
 
@@ -154,7 +154,7 @@ begin
   update job set inbox = inbox + 1,
                  run_at = case when state in ('p', 's') and control is null then now() else run_at end,
                  state = case when state in ('p', 's') and control is null then 'r' else state end::"char"
-   where execution_id = p_execution and pool = 3 and (state = 'f' or cursor->>'signal' = p_name);
+   where execution_id = p_execution and (state = 'f' or cursor->>'signal' = p_name);
   return 'ok';
 end $$;
 
@@ -176,7 +176,7 @@ end $$;
 create or replace function esb_run_poison(p_limit int) returns setof uuid language plpgsql as $$
 declare v_id uuid;
 begin
-  for v_id in select distinct execution_id from job where state = 'b' and pool = 3 and losses >= 5 limit p_limit loop
+  for v_id in select distinct execution_id from job where state = 'b' and execution_id is not null and losses >= 5 limit p_limit loop
     if esb_hold_run(v_id) in ('open', 'paused') then
       perform esb_note(v_id, 'run.failed', '{"error":{"class":"WorkerLost","message":"the workers that ran this were lost five times"}}');
       update execution set status = 'failed', error_class = 'WorkerLost', updated_at = now(), finished_at = now(),
