@@ -94,9 +94,7 @@ class Runner:
             if strand.control in ("p", "c") or loaded.status != "open":
                 return obey(strand)
             world = StrandWorld(self._database, self._services, self._messages, self._programs, strand)
-            advance = Advance(
-                strand, workflow, world, random=self._random, may_act=self._may_act, queue=self._queue
-            )
+            advance = Advance(strand, workflow, world, random=self._random, may_act=self._may_act, queue=self._queue)
             if loaded.undo and strand.is_root and (strand.control or strand.state.undo is None):
                 return unwind(self._database, advance)
             timer = advance.go()

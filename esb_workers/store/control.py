@@ -47,9 +47,7 @@ def reopen(cursor: Cursor, execution_id: str) -> str:
 
 def strands(cursor: Cursor, execution_id: str) -> list[tuple[str, str]]:
     """(id, state) of a held run's strands, locked."""
-    cursor.execute(
-        "select id, state from job where execution_id = %s order by id for update", (execution_id,)
-    )
+    cursor.execute("select id, state from job where execution_id = %s order by id for update", (execution_id,))
     return list(cursor.fetchall())
 
 

@@ -24,6 +24,7 @@ begin
      where id = p_execution;
     perform esb_end_strands(p_execution, false);
     update job set control = 'u', inbox = inbox + 1, run_at = case when state = 'f' then run_at else now() end,
+                   pool = case when state = 'f' then pool else 3 end,   -- its queue may have no worker
                    state = case when state = 'f' then state else 'r' end::"char" where id = p_execution;
     return 'ok';
   end if;
@@ -91,6 +92,7 @@ begin
   perform esb_note(p_execution, 'run.resumed', p_data);
   update execution set status = 'open', deadline = deadline + (now() - paused_at), paused_at = null, updated_at = now() where id = p_execution;
   update job set control = null, inbox = inbox + 1, run_at = case when state = 'p' then now() else run_at end,
+                 pool = case when state = 'p' then 3 else pool end,   -- what kept it in a queue may have been skipped
                  state = case when state = 'p' then 'r' else state end::"char"
    where execution_id = p_execution and control = 'p';
   return 'ok';
