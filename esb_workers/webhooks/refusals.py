@@ -1,11 +1,13 @@
-"""Refused requests, kept to be looked at. Gathered for half a second, and at most so many of each ingress, so that a
-storm of forgeries is not answered with a storm of writes; what a killed process had gathered is lost."""
+"""Refused requests, kept to be looked at. A few a second are written at once; more are gathered for half a second, and
+at most so many of each ingress, so that a storm of forgeries is not answered with a storm of writes. What a killed
+process had gathered is lost."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Final
 
@@ -16,6 +18,8 @@ from esb_workers.store.ingress import RefusalRow
 log = logging.getLogger("esb.ingress")
 
 DELAY: Final = 0.5  # seconds
+#: Written at once in any second.
+DIRECT: Final = 10
 #: Of one ingress, in one writing.
 MOST: Final = 50
 #: Headers kept of a request, and characters of each value.
@@ -48,6 +52,7 @@ class Refusals:
         self._waiting: list[RefusalRow] = []
         self._counts: Counter[str] = Counter()
         self._timer: threading.Timer | None = None
+        self._written: deque[float] = deque(maxlen=DIRECT)
 
     def add(self, row: RefusalRow) -> None:
         """One more refused request."""
@@ -56,16 +61,25 @@ class Refusals:
             if self._counts[row.ingress_id] > MOST:
                 return
             self._waiting.append(row)
-            if self._timer is None:
+            now = time.monotonic()
+            direct = len(self._written) < DIRECT or now - self._written[0] > 1
+            if direct:
+                self._written.append(now)
+            elif self._timer is None:
                 self._timer = threading.Timer(DELAY, self.write)
                 self._timer.daemon = True
                 self._timer.start()
+        if direct:
+            self.write()
 
     def write(self) -> None:
         """Write what is gathered. Never raises."""
         with self._lock:
-            rows, self._waiting, self._timer = self._waiting, [], None
+            rows, self._waiting = self._waiting, []
+            timer, self._timer = self._timer, None
             counts, self._counts = self._counts, Counter()
+        if timer is not None:
+            timer.cancel()
         for ingress_id, count in counts.items():
             if count > MOST:
                 log.warning("%d refusals were not kept", count - MOST, extra={"ingress_id": ingress_id})

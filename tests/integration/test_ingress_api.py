@@ -18,7 +18,9 @@ from werkzeug.test import TestResponse
 
 from esb_workers.store import retention
 from esb_workers.store.engine import Database
-from esb_workers.store.ingress import KEPT
+from esb_workers.store.ids import new_id
+from esb_workers.store.ingress import KEPT, RefusalRow
+from esb_workers.webhooks.refusals import DIRECT, MOST
 from tests.support.api import ApiClient
 
 SECRET = "a-secret-of-some-length"
@@ -352,6 +354,22 @@ def test_of_refusals_the_newest_are_kept_and_none_past_retention(api: ApiClient,
     with database.cursor() as cursor:
         retention.delete_letters(cursor, 8)
     assert count() == 1
+
+
+def test_refusals_are_there_at_once_and_a_storm_of_them_is_gathered(api: ApiClient, database: Database) -> None:
+    made = create(api, verification=TOKEN, mapping={"messageType": "a"})
+
+    def count() -> int:
+        with database.read() as connection:
+            return int(connection.execute(text("select count(*) from ingress_refusal")).scalar_one())
+
+    assert post(api, b"{}", {}).status_code == 401
+    assert count() == 1
+    row = RefusalRow(new_id(), made["id"], datetime.now(UTC), 401, "x", "x", "POST", None, None, 0, {})
+    for _ in range(DIRECT + MOST + 20):
+        api.context.refusals.add(row._replace(id=new_id()))
+    api.context.refusals.write()
+    assert DIRECT + MOST <= count() < DIRECT + MOST + 20
 
 
 def test_bytes_are_signed_as_received_and_verified_before_they_are_read(api: ApiClient) -> None:
