@@ -50,6 +50,7 @@ class Client:
         self.ingress = Collection(self, "/routing/ingress")
         self.messages = Collection(self, "/routing/messages", listing="/routing/logs")
         self.dead_letters = Collection(self, "/routing/dead-letters")
+        self.blocked_keys = Collection(self, "/routing/blocked-keys")
 
     def __enter__(self) -> Self:
         return self

@@ -38,6 +38,7 @@ _WORKFLOWS = Kind("workflows", "workflows", ("id", "name", "version", "descripti
 _EXECUTIONS = Kind("executions", "executions", ("id", "workflowName", "status", "createdAt", "correlationId"), False)
 _MESSAGES = Kind("messages", "messages", ("id", "messageType", "source", "status", "createdAt", "correlationId"), False)
 _DEAD_LETTERS = Kind("dead-letters", "dead_letters", ("id", "messageId", "destination", "errorClass"), False)
+_BLOCKED_KEYS = Kind("blocked-keys", "blocked_keys", ("id", "key", "destination", "state", "since", "waiting"), False)
 
 
 class Document(click.ParamType[Any]):
@@ -90,7 +91,7 @@ def _group(kind: Kind, about: str) -> click.Group:
     """`list` and `get`, and for what can be written `create`, `change` and `delete`."""
     group = click.Group(kind.group, help=about)
     group.add_command(_list_command(kind))
-    if kind is not _DEAD_LETTERS:
+    if kind is not _BLOCKED_KEYS:
         group.add_command(_get_command(kind))
     if kind.writable:
         group.add_command(_create_command(kind))
@@ -261,6 +262,13 @@ def _commands() -> list[click.Command]:
     messages.add_command(_action_command(_MESSAGES, "cancel", "Stop what is not delivered yet."))
     dead_letters = _group(_DEAD_LETTERS, "The deliveries that were given up.")
     dead_letters.add_command(replay)
+    blocked_keys = _group(_BLOCKED_KEYS, "The ordering keys that do not get through; ID is that of the delivery ahead.")
+    for action, about in (
+        ("retry", "Try the delivery ahead again, with a fresh budget."),
+        ("skip", "Give up the delivery ahead: it is cancelled, and those behind it go on."),
+        ("park", "Make the delivery ahead a dead letter; those behind it go on."),
+    ):
+        blocked_keys.add_command(_action_command(_BLOCKED_KEYS, action, about))
     return [
         send,
         services,
@@ -270,6 +278,7 @@ def _commands() -> list[click.Command]:
         executions,
         messages,
         dead_letters,
+        blocked_keys,
     ]
 
 
