@@ -67,6 +67,11 @@ class Settings(BaseModel):
 
     api_host: str = Field("127.0.0.1", description="Address the API binds to.")
     api_port: int = Field(8080, ge=0, le=65535, description="Port the API binds to.")
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$",
+        description="URL under which receivers reach the API: claim checks lead there. Default: address and port of the API.",
+    )
     api_processes: int = Field(2, ge=1, le=64, description="API server processes.")
     api_threads: int = Field(16, ge=1, le=256, description="Threads in each API server process.")
     max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest request body, bytes (batches: 16 times this).")
@@ -194,6 +199,12 @@ class Settings(BaseModel):
                 value = value.get_secret_value()
             out[PREFIX + name.upper()] = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         return out
+
+    @property
+    def base_url(self) -> str:
+        """The API's URL as receivers reach it, without a slash at the end."""
+        host = f"[{self.api_host}]" if ":" in self.api_host else self.api_host
+        return (self.public_url or f"http://{host}:{self.api_port}").rstrip("/")
 
     def redis_for_quotas(self) -> str | None:
         """The Redis URL that holds quotas, or None: then PostgreSQL does."""

@@ -111,10 +111,12 @@ def make_engine(
 
         return routing.make_engine(settings, database, ringer)
     if pool == "delivery":
+        from functools import partial
+
         from esb_workers.delivery import tasks as delivery
         from esb_workers.routing.forming import Former
 
-        return delivery.make_engine(settings, database, ringer, slots, Former)
+        return delivery.make_engine(settings, database, ringer, slots, partial(Former, base_url=settings.base_url))
     if pool == "orchestration":
         from esb_workers.orchestration import tasks as orchestration
 

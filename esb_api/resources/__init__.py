@@ -6,6 +6,7 @@ from typing import Final
 
 from esb_api.operations import Resource
 from esb_api.resources.blocked_keys import blocked_keys
+from esb_api.resources.claim_checks import claim_checks
 from esb_api.resources.clients import clients
 from esb_api.resources.dead_letters import dead_letters
 from esb_api.resources.execution_graphs import execution_graphs
@@ -32,6 +33,7 @@ RESOURCES: Final[tuple[Resource, ...]] = (
     lookup_tables,
     sending,
     messages,
+    claim_checks,
     blocked_keys,
     dead_letters,
     pull,

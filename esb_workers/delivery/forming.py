@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from esb_workers.delivery.call import NotCalled
 from esb_workers.delivery.prepare import Prepared
@@ -18,8 +18,13 @@ from esb_workers.store.messages import StoredMessage
 class Former(Protocol):
     """Makes forms: what routes say of them is not the concern of deliveries. Safe for threads."""
 
-    def form(self, claim: Claim, message: StoredMessage, payload: str, headers: dict[str, str]) -> tuple[str, str]:
-        """Payload and headers as JSON text. Raises an EsbError; one with `error_class` was a call that failed."""
+    def form(
+        self, claim: Claim, message: StoredMessage, payload: str, headers: dict[str, str]
+    ) -> tuple[str, str, dict[str, Any] | None]:
+        """Payload and headers as JSON text, and the receipt that goes out instead, if one does.
+
+        Raises an EsbError; one with `error_class` was a call that failed.
+        """
         ...
 
 
@@ -30,6 +35,7 @@ class Formed:
     prepared: Prepared
     payload: str
     headers: str
+    receipt: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,8 @@ def of_form(result: Formed | NotFormed | NotCalled, chance: Callable[[], float] 
         return Record(_not_called(result))
     claim = result.prepared.claim
     if isinstance(result, Formed):
-        row = _base(claim) | {"o": "release", "at": {"raw": False, "form": True}}
+        check = {"check": result.receipt} if result.receipt else {}
+        row = _base(claim) | {"o": "release", "at": {"raw": False, "form": True} | check}
         return Record(row, formed=Form(result.payload, result.headers, (claim.cursor or {}).get("then")))
     policy = nearest(result.prepared.plan.retry_policy, default=DEFAULT_POLICY)
     outcome = Failed(result.error_class, result.transient)

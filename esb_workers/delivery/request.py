@@ -23,13 +23,15 @@ _YIELDING = frozenset({"user-agent"})
 
 def build(prepared: Prepared, message: StoredMessage, payload: str, instance: Instance, now: float) -> PreparedRequest:
     """The request for one attempt at `now` (seconds since the epoch). Raises ExpressionError for a bad path."""
+    check = (prepared.claim.cursor or {}).get("check")
     event = OutgoingEvent(
         id=_event_id(prepared, message),
         source=message.source,
         type=message.type,
         time=to_wire(message.created_at) or "",
         correlation_id=message.correlation_id,
-        data=payload,
+        data=payload if check is None else json.dumps({"dataref": check["url"], "bytes": check["bytes"]}),
+        dataref=None if check is None else check["url"],
     )
     headers, body = cloudevents.encode(event, instance.format)
     delivery_id = prepared.claim.id

@@ -21,6 +21,7 @@ from esb_workers.registry.instances import Directory
 from esb_workers.routing import matching, parts
 from esb_workers.routing.asking import Asker
 from esb_workers.routing.book import full_body
+from esb_workers.routing.claim_check import receipt
 from esb_workers.routing.messages import as_json
 from esb_workers.routing.route import Destination, Route, compile_route
 from esb_workers.routing.transform import Ask, Question
@@ -38,18 +39,28 @@ ALL, DESTINATION = "all", "destination"
 class Former:
     """Makes forms. One a process; safe for threads."""
 
-    def __init__(self, database: Database, directory: Directory, chooser: Chooser, transports: Transports) -> None:
+    def __init__(
+        self, database: Database, directory: Directory, chooser: Chooser, transports: Transports, *, base_url: str
+    ) -> None:
         self._database = database
+        self._base_url = base_url  # of the API, for receivers
         self._asker = Asker(directory, chooser, transports)
         self._host, self._rev = Host(), -1
         self._lock = threading.Lock()  # around these two
 
-    def form(self, claim: Claim, message: StoredMessage, payload: str, headers: dict[str, str]) -> tuple[str, str]:
-        """Payload and headers as JSON text, made of those it has as yet. Raises TransformationError, Unanswered."""
+    def form(
+        self, claim: Claim, message: StoredMessage, payload: str, headers: dict[str, str]
+    ) -> tuple[str, str, dict[str, Any] | None]:
+        """Payload and headers as JSON text, made of those it has as yet, and a receipt if that is what goes out.
+
+        Raises TransformationError, Unanswered.
+        """
         with bound(self._host_at(claim.rev)):
             return self._form(claim, message, payload, headers)
 
-    def _form(self, claim: Claim, message: StoredMessage, payload: str, headers: dict[str, str]) -> tuple[str, str]:
+    def _form(
+        self, claim: Claim, message: StoredMessage, payload: str, headers: dict[str, str]
+    ) -> tuple[str, str, dict[str, Any] | None]:
         cursor = claim.cursor or {}
         route = self._route(claim.route_id)
         destination = _destination(route, cursor)
@@ -57,11 +68,12 @@ class Former:
         variables = matching.variables_of(as_json(message), datetime.now(UTC))
         if cursor["raw"] == DESTINATION:
             variables |= {"payload": orjson.loads(payload), "headers": headers}
-            made = matching.form_of_destination(destination, variables, ask)
+            made, says = matching.form_of_destination(destination, variables, ask), None
         else:
             found = parts.parts(route, variables)
-            made = matching.form(route, destination, found[cursor.get("index", 0)], ask)
-        return matching.as_text(made[0]), matching.as_text(made[1])
+            made, says = matching.form(route, destination, found[cursor.get("index", 0)], ask), route
+        text = matching.as_text(made[0])
+        return text, matching.as_text(made[1]), receipt(says, destination, self._base_url, claim.id, text)
 
     def _host_at(self, rev: int) -> Host:
         """What expressions see, at least as new as a revision."""

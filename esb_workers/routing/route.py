@@ -158,8 +158,16 @@ def _check_together(fields: Fields, route: Route) -> None:
     if route.aggregate is not None and route.resequence is not None:
         fields.wrong("aggregate", "does not go with resequence")
     pipelines = (route.transformation, *(destination.transformation for destination in destinations))
-    if route.strategy == "first_available" and any(pipeline.services for pipeline in pipelines if pipeline):
-        fields.wrong("strategy", "first_available does not go with enrich")
+    if route.strategy == "first_available":
+        if any(pipeline.services for pipeline in pipelines if pipeline):
+            fields.wrong("strategy", "first_available does not go with enrich")
+        if any(pipeline.threshold is not None for pipeline in pipelines if pipeline):
+            fields.wrong("strategy", "first_available does not go with claim_check")
+    if route.transformation is not None and route.transformation.threshold is not None:
+        if route.aggregate is not None:
+            fields.wrong("transformation", "claim_check goes with aggregate only in a destination's transformation")
+        if any(destination.transformation is not None for destination in destinations):
+            fields.wrong("transformation", "claim_check belongs in the destinations' transformations if they have any")
     if route.aggregate is not None and route.transformation is not None and route.transformation.services:
         fields.wrong("transformation", "enrich goes with aggregate only in a destination's transformation")
     if route.aggregate is not None and route.strategy == "first_available":

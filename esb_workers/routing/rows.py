@@ -10,6 +10,7 @@ import orjson
 from esb_workers.errors import TransformationError
 from esb_workers.routing import fanout, matching
 from esb_workers.routing.book import Book
+from esb_workers.routing.claim_check import receipt
 from esb_workers.routing.matching import Message, Variables
 from esb_workers.routing.route import Destination, Route
 from esb_workers.routing.table import Match
@@ -29,8 +30,9 @@ Json = dict[str, Any]
 class RowMaker:
     """Makes rows. Not for several threads: the pump owns it."""
 
-    def __init__(self, database: Database, book: Book) -> None:
+    def __init__(self, database: Database, book: Book, base_url: str) -> None:
         self._database = database
+        self._base_url = base_url  # of the API, for receivers
         self.book = book
         self._lanes: dict[tuple[int, str], int] = {}  # by pool and name; lane ids never change
 
@@ -86,6 +88,9 @@ class RowMaker:
             try:
                 payload, headers = matching.form(route, destination, variables)
                 row["payload"], row["headers"] = matching.as_text(payload), matching.as_text(headers)
+                check = receipt(route, destination, self._base_url, row["id"], row["payload"])
+                if check is not None:
+                    row["cursor"]["check"] = check
                 row["cursor"]["form"] = True  # so that deliveries without one need not look for it
             except TransformationError as error:
                 # Kept with it: when it is retried, it must not go out as the message came.

@@ -40,17 +40,17 @@ Json = dict[str, Any]
 
 def make_engine(settings: Settings, database: Database, ringer: Ringer) -> Engine:
     """The engine of the routing pool."""
-    return BatchEngine("routing", settings, database, ringer, Routing(database, ringer))
+    return BatchEngine("routing", settings, database, ringer, Routing(database, ringer, settings.base_url))
 
 
 class Routing:
     """What the pool does with a batch of claims."""
 
-    def __init__(self, database: Database, ringer: Ringer) -> None:
+    def __init__(self, database: Database, ringer: Ringer, base_url: str) -> None:
         self._database = database
         self._ringer = ringer
         self._book = Book(database)
-        self._maker = RowMaker(database, self._book)
+        self._maker = RowMaker(database, self._book, base_url)
         self._groups = Groups(database, self._book)
 
     def handle(self, worker: int, claims: Sequence[Claim]) -> Done:

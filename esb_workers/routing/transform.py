@@ -29,6 +29,7 @@ BUILT_IN = {
     "headers": f"{_HERE}:headers",
     "validate": f"{_HERE}:validate",
     "enrich": "esb_workers.routing.enrich:enrich",
+    "claim_check": "esb_workers.routing.claim_check:claim_check",
 }
 
 
@@ -93,6 +94,8 @@ class Pipeline:
 
     def __init__(self, steps: list[tuple[str, Step]]) -> None:
         self._steps = steps
+        #: From so many bytes on a receipt goes out instead of the payload.
+        self.threshold: int | None = getattr(steps[-1][1], "threshold", None) if steps else None
         #: Services that its steps ask; with any, it is applied where calls are made.
         self.services: frozenset[str] = frozenset(
             service for _, step in steps if isinstance(service := getattr(step, "service", None), str)
@@ -130,6 +133,11 @@ def compile_pipeline(value: Any, path: str) -> Pipeline:
             steps.append(_compile_step(item, at))
         except Invalid as error:
             faults += error.errors
+    faults += [
+        FieldError(at, "must be the last transformation: what comes after it would not see the payload")
+        for (_, at), (name, _) in zip(items[:-1], steps[:-1], strict=False)
+        if name == "claim_check"
+    ]
     if faults:
         raise Invalid(faults)
     return Pipeline(steps)
@@ -139,8 +147,6 @@ def _compile_step(item: Any, path: str) -> tuple[str, Step]:
     if not isinstance(item, dict) or not isinstance(item.get("type"), str):
         raise Invalid([FieldError(path, "must be an object with a type")])
     name = item["type"]
-    if name == "claim_check":
-        raise Invalid([FieldError(f"{path}.type", f"{name!r} is not available yet")])
     if name not in transformations():
         known = ", ".join(sorted(transformations()))
         raise Invalid([FieldError(f"{path}.type", f"there is no transformation {name!r}; there are {known}")])

@@ -48,6 +48,7 @@ class OutgoingEvent:
     time: str
     correlation_id: str
     data: str
+    dataref: str | None = None  # where the data is, when `data` is only a receipt for it
 
 
 def encode(event: OutgoingEvent, form: Format) -> tuple[Pairs, bytes]:
@@ -64,6 +65,8 @@ def encode(event: OutgoingEvent, form: Format) -> tuple[Pairs, bytes]:
             ("ce-time", event.time),
             ("ce-correlationid", encode_value(event.correlation_id)),
         ]
+        if event.dataref is not None:
+            headers.append(("ce-dataref", encode_value(event.dataref)))
     return headers, event.data.encode()
 
 
@@ -77,6 +80,8 @@ def _envelope(event: OutgoingEvent) -> str:
         "correlationid": event.correlation_id,
         "datacontenttype": JSON_TYPE,
     }
+    if event.dataref is not None:
+        attributes["dataref"] = event.dataref
     # The payload goes in as text: read and written anew, its numbers and key order could change.
     return f'{json.dumps(attributes, ensure_ascii=False)[:-1]}, "data": {event.data}}}'
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -25,7 +26,9 @@ class Engines:
         self._ringer = Ringer(make_celery(settings))
         self._engines = [
             routing.make_engine(settings, database, self._ringer),
-            delivery.make_engine(settings, database, self._ringer, slots=8, make_former=Former),
+            delivery.make_engine(
+                settings, database, self._ringer, slots=8, make_former=partial(Former, base_url=settings.base_url)
+            ),
         ]
 
     def __enter__(self) -> Self:

@@ -128,7 +128,7 @@ def test_a_failing_transformation_names_the_step_and_the_reason(steps: list[Any]
         ({"output": 1}, "t", "object with a type"),
         ({"type": "nope"}, "t.type", "no transformation 'nope'"),
         ({"type": "enrich", "service": "x y"}, "t.service", "letters"),
-        ({"type": "claim_check"}, "t.type", "not available"),
+        ({"type": "claim_check", "thresholdBytes": "x"}, "t.thresholdBytes", "whole number"),
         ({"type": "template"}, "t.output", "required"),
         ({"type": "template", "output": "${1 +}"}, "t.output", "position 1"),
         ({"type": "template", "output": 1, "x": 2}, "t.x", "no such field"),

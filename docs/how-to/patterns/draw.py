@@ -70,7 +70,7 @@ def drawn(picture: Picture) -> str:
         parts += [label(LEFT, y + 4, text), line(LEFT + 90, y, MIDDLE, centre, maybe=False)]
     for y, (message, service, maybe) in zip(places(len(picture.outgoing), height), picture.outgoing, strict=True):
         parts += [line(MIDDLE + 110, centre, RIGHT, y, maybe=maybe), box(RIGHT, y, 110, service, "end")]
-        parts.append(label(RIGHT - 8, y - 5, message, "small", anchor="end"))
+        parts.append(label(RIGHT - 8, y - 5 if y <= centre else y + 15, message, "small", anchor="end"))
     title = escape(picture.name.replace("-", " "))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img">\n'
