@@ -263,7 +263,8 @@ class Core(RuleBasedStateMachine):
         del self.ended[job]
         if key:
             self.first_done[Key(lane, key)].remove(job)
-            self.order[Key(lane, key)].remove(job)  # it has lost its place; those behind it have gone on
+            if job in self.order[Key(lane, key)]:  # it has lost its place; those behind it have gone on
+                self.order[Key(lane, key)].remove(job)
             jobs.promote(self.cursor, [Key(lane, key)])
 
     @invariant()
