@@ -647,6 +647,27 @@ create table signal (
 );
 create index signal_waiting on signal (execution_id, name, id);
 
+-- An act on many runs at once: which ones is settled when it is asked for, and upkeep carries it out in chunks, by id.
+create table bulk (
+  id          uuid primary key,
+  action      text not null constraint bulk_action check (action in ('cancel', 'pause', 'resume', 'retry')),
+  reason      text,                                   -- of a cancel
+  compensate  boolean not null default false,
+  filter      jsonb not null,
+  actor       text not null,
+  status      text not null default 'running' constraint bulk_status check (status in ('running', 'completed', 'cancelled')),
+  matched     int not null,
+  created_at  timestamptz not null default now(),
+  finished_at timestamptz
+);
+create table bulk_item (
+  bulk_id      uuid not null references bulk on delete cascade,
+  execution_id uuid not null,
+  outcome      text,                                  -- ok, or what forbade it: the run had changed meanwhile
+  primary key (bulk_id, execution_id)
+);
+create index bulk_item_waiting on bulk_item (bulk_id, execution_id) where outcome is null;
+
 -- Starts runs by a calendar. Whoever finds one due locks it, starts its run and moves next_at on, in one transaction:
 -- each due time is handled once, by any number of processes.
 create table schedule (

@@ -19,13 +19,14 @@ from esb_workers.clock import to_wire
 from esb_workers.errors import Conflict, IllegalTransition, NotFound, Unavailable
 from esb_workers.routing.direct import DirectRouter
 from esb_workers.runtime.ringer import Ringer
-from esb_workers.store import blocked_keys, jobs, lanes, message_log, messages, replays
+from esb_workers.store import blocked_keys, bulk, jobs, lanes, message_log, messages, replays
 from esb_workers.store.engine import Cursor, Database
 from esb_workers.store.group import Group
 from esb_workers.store.ids import new_id
 from esb_workers.store.jobs import Key
 from esb_workers.store.messages import Accepted
 from esb_workers.store.replays import DeadLetterFilter
+from esb_workers.upkeep import bulk as bulk_steps
 from esb_workers.upkeep import replays as replay_steps
 
 ROUTING = 1
@@ -249,6 +250,23 @@ class Bus:
         except Unavailable:
             pass  # it is stored: the scheduler goes on with it
         return replay_id, matched
+
+    def tell_many(
+        self, row: dict[str, object], filters: dict[str, object], statuses: Sequence[str], *, by: str
+    ) -> tuple[str, int]:
+        """Start an act on many runs (`row`: action, reason, compensate, filter as JSON text): its id, and how many."""
+        bulk_id = new_id()
+        with self.database.raw_transaction() as cursor:
+            matched = bulk.start(cursor, bulk_id, {**row, "actor": by}, filters, statuses)
+            detail = {"action": row["action"], "matched": matched}
+            message_log.note_act(cursor, bulk_id, by, "start", detail, resource="bulk")
+        drill.crash_point(drill.AFTER_COMMIT_BEFORE_RING)
+        try:
+            if bulk_steps.advance(self.database, bulk_id):
+                self.ringer.ring("orchestration")
+        except Unavailable:
+            pass  # it is stored: the scheduler goes on with it
+        return bulk_id, matched
 
     def _go_on(self, keys: Sequence[Key]) -> None:
         """After the commit that freed `keys`: their next rows may go."""

@@ -102,10 +102,20 @@ def page(cursor: Cursor, limit: int, before: str | None, filters: Mapping[str, A
     return [RunRow(*row) for row in cursor.fetchall()]
 
 
+def matching(filters: Mapping[str, Any], statuses: Sequence[str]) -> tuple[str, list[Any]]:
+    """The query for the ids of runs in one of these statuses that fit the filters, and its values."""
+    clauses, values = _clauses(None, filters)
+    if set(statuses) <= OPEN | {"paused"}:
+        clauses.append("e.status in ('open', 'paused')")
+    where = " where " + " and ".join(clauses) if clauses else ""
+    query = f"select e.id, {_SHOWN} as status from execution e join workflow w on w.id = e.workflow_id{where}"
+    return f"select x.id from ({query}) x where x.status = any(%s)", [*values, list(statuses)]
+
+
 def _clauses(before: str | None, filters: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
     clauses: list[str] = []
     values: list[Any] = []
-    for name in ("workflow_id", "client_id"):
+    for name in ("id", "workflow_id", "client_id"):
         if filters.get(name):
             clauses.append(f"e.{name} = any(%s::uuid[])")
             values.append(list(filters[name]))

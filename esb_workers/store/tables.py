@@ -541,6 +541,27 @@ signal = Table(
     Column("taken_by", ID),
     Column("taken_for", Integer),
 )
+bulk = Table(
+    "bulk",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("action", Text, nullable=False),
+    Column("reason", Text),
+    Column("compensate", Boolean, nullable=False, server_default=FetchedValue()),
+    Column("filter", Json, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default=FetchedValue()),
+    Column("matched", Integer, nullable=False),
+    Column("created_at", Moment, nullable=False, server_default=FetchedValue()),
+    Column("finished_at", Moment),
+)
+bulk_item = Table(
+    "bulk_item",
+    metadata,
+    Column("bulk_id", ID, primary_key=True),
+    Column("execution_id", ID, primary_key=True),
+    Column("outcome", Text),
+)
 schedule = Table(
     "schedule",
     metadata,

@@ -17,9 +17,10 @@ from esb_workers.errors import SettingsError, Unavailable, WorkerDeclaredDead
 from esb_workers.queues import POOL_IDS, POOLS, PoolName
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
+from esb_workers.store import bulk as bulk_store
 from esb_workers.store import circuits, idempotency, jobs, lanes, migrate, retention, workers
 from esb_workers.store.engine import Cursor, Database
-from esb_workers.upkeep import replays
+from esb_workers.upkeep import bulk, replays
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,8 @@ class Scheduler:
                 rung.update(("routing", "delivery"))
         if replays.tick(self._database):
             rung.add("delivery")
+        if bulk.tick(self._database):
+            rung.add("orchestration")
         for pool in rung:
             self._ringer.ring(pool)
 
@@ -139,6 +142,7 @@ class Scheduler:
             if found := retention.misplaced(cursor):
                 log.error("rows of %s stand in default partitions: is a clock wrong?", ", ".join(found))
             self._retire(cursor)
+            bulk_store.forget(cursor, self._settings.retention_days)
             workers.forget(cursor, days=1)
             idempotency.purge(cursor)
             circuits.forget_tallies(cursor)
