@@ -73,7 +73,7 @@ def message(row: MessageRow, acts: Sequence[ActRow]) -> Json:
 
 def destination_of(cursor: Json | None, lane: str) -> str:
     """A destination as its route names it."""
-    return str((cursor or {}).get("dest") or lane)
+    return str((cursor or {}).get("dest") or lane).removeprefix("|")  # `workflow:NAME`, if it is one
 
 
 def forms(cursor: Json | None, lane: str, form: tuple[str, str] | None) -> list[Json]:

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
 from celery.worker.consumer import Consumer
@@ -21,6 +21,9 @@ from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
 from esb_workers.store import migrate
 from esb_workers.store.engine import Database
+
+if TYPE_CHECKING:
+    from esb_workers.delivery.call import Starter, WorkflowStart, WorkflowStarted
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +119,8 @@ def make_engine(
         from esb_workers.delivery import tasks as delivery
         from esb_workers.routing.forming import Former
 
-        return delivery.make_engine(settings, database, ringer, slots, partial(Former, base_url=settings.base_url))
+        make_former = partial(Former, base_url=settings.base_url)
+        return delivery.make_engine(settings, database, ringer, slots, make_former, _starter(database, ringer))
     if pool == "orchestration":
         from esb_workers.orchestration import tasks as orchestration
 
@@ -124,6 +128,25 @@ def make_engine(
     from esb_workers.health import tasks as health
 
     return health.make_engine(settings, database, ringer, slots)
+
+
+def _starter(database: Database, ringer: Ringer) -> Starter:
+    """What starts the runs of deliveries: the two concerns do not know one another."""
+    from esb_workers.delivery.call import WorkflowStarted
+    from esb_workers.orchestration.from_message import Asked, MessageStarts
+
+    starts = MessageStarts(database, ringer)
+
+    def start(wanted: WorkflowStart) -> WorkflowStarted | None:
+        message = wanted.message
+        asked = Asked(
+            wanted.delivery_id, wanted.workflow, wanted.version, wanted.payload, message.client_id,
+            message.correlation_id, message.traceparent, message.priority,
+        )  # fmt: skip
+        told = starts.start(asked)
+        return None if told is None else WorkflowStarted(*told)
+
+    return start
 
 
 def _node_name(pool: str) -> str:

@@ -50,6 +50,22 @@ class DestinationBody(Body):
     ] = "continue"
 
 
+class WorkflowDestinationBody(Body):
+    """A destination that is a workflow: each delivery starts a run, whose initial context is the payload."""
+
+    workflow: Annotated[Name, Field(description="Its name; need not be there yet.")]
+    version: Annotated[str | None, Field(max_length=100, description="Default: the highest at the time.")] = None
+    transformation: Transformation | None = None
+    retry_policy: RetryPolicyBody | None = None
+    ordering_key: Annotated[str | None, _KEY] = None
+    weight: Annotated[int, Field(ge=0, le=MAX_WEIGHT, description="For the strategy `weighted`.")] = 1
+    condition: Annotated[str | None, _CEL] = None
+    wire_tap: Annotated[bool, Field(description="Gets a copy whatever the strategy.")] = False
+    on_dead: Annotated[
+        Literal["continue", "block"], Field(description="Whether a dead delivery blocks those behind it.")
+    ] = "continue"
+
+
 _SERVICES = Field(description="Templates: a list of services, or `${…}` that gives one.")
 
 
@@ -87,7 +103,7 @@ class RouteBody(Body):
     name: Annotated[Name, Field(description="Unique without regard to case.")]
     pattern: Annotated[str, Field(max_length=255, description="Topic pattern over `messageType`: `user.*`, `order.#`.")]
     destinations: Annotated[
-        list[str | DestinationBody],
+        list[str | DestinationBody | WorkflowDestinationBody],
         Field(max_length=MAX_DESTINATIONS, description="At least one, unless there are `recipients` or a `slip`."),
     ] = []
     conditions: Annotated[

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from esb_workers.delivery import request as requesting
 from esb_workers.delivery.prepare import Prepared
@@ -15,6 +16,7 @@ from esb_workers.registry.choice import Chooser, Chosen, NotNow
 from esb_workers.registry.instances import DEFAULT_TIMEOUT
 from esb_workers.registry.limits import Limits
 from esb_workers.registry.retries import Answered, Failed, Outcome, nearest
+from esb_workers.registry.selection import WORKFLOW
 from esb_workers.store.messages import StoredMessage
 from esb_workers.transport.adapter import MAX_BODY, Response
 from esb_workers.transport.errors import CallFailed
@@ -46,7 +48,44 @@ class NotCalled:
     retry_ms: int = 0
 
 
-Result = Called | NotCalled
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An attempt to start a run of a workflow: `execution_id`, or why there is none."""
+
+    prepared: Prepared
+    outcome: Outcome
+    duration_ms: int
+    execution_id: str | None = None
+    error: str | None = None
+
+
+Result = Called | NotCalled | Begun
+
+
+class WorkflowStart(NamedTuple):
+    """A run that a delivery starts, once however often it is tried. `payload` is JSON text."""
+
+    delivery_id: str
+    workflow: str
+    version: str | None
+    payload: str
+    message: StoredMessage
+
+
+class WorkflowStarted(NamedTuple):
+    """The run; or the class of the error, whether another try may end differently, and more words."""
+
+    execution_id: str | None
+    error_class: str = ""
+    transient: bool = False
+    detail: str = ""
+
+
+#: Filled in by whoever makes the engine: this package does not know workflows. None: there is no such workflow now.
+Starter = Callable[[WorkflowStart], WorkflowStarted | None]
+
+#: A delivery whose workflow is not there, or cannot be started here, is looked at again in this time, ms.
+NO_WORKFLOW, NO_WORKFLOW_PAUSE = "no_workflow", 2000
 
 #: Why a delivery is held whose instance's scheme is a plug-in's that is not installed here.
 NO_TRANSPORT: Final = "no_transport"
@@ -55,8 +94,16 @@ NO_TRANSPORT: Final = "no_transport"
 class Caller:
     """Makes attempts. One a process; safe for threads."""
 
-    def __init__(self, chooser: Chooser, limits: Limits, transports: Transports, roomy: int = MAX_BODY) -> None:
+    def __init__(
+        self,
+        chooser: Chooser,
+        limits: Limits,
+        transports: Transports,
+        roomy: int = MAX_BODY,
+        starter: Starter | None = None,
+    ) -> None:
         """`roomy`: how much is read of an answer that is not only kept but goes on, bytes."""
+        self._starter = starter
         self._chooser = chooser
         self._limits = limits
         self._transport = transports.get
@@ -73,6 +120,12 @@ class Caller:
             return NotCalled(prepared, "expired", "expired")
         why: NotNow | None = None
         for option in prepared.options:
+            if option.service.startswith(WORKFLOW):
+                begun = self._start(option, message, option.payload or payload)
+                if isinstance(begun, Begun):
+                    return begun
+                why = why or begun
+                continue
             with self._place(option) as refusal:
                 chosen = refusal or self._chooser.choose(option.destination, _longest(option))
                 if isinstance(chosen, Chosen):
@@ -87,6 +140,19 @@ class Caller:
                 break  # it is not held, only busy: its turn comes
         assert why is not None
         return NotCalled(prepared, "held", why.reason, why.retry_ms)
+
+    def _start(self, prepared: Prepared, message: StoredMessage, payload: str) -> Begun | NotNow:
+        """Start a run. Raises Unavailable."""
+        name, _, version = prepared.service.removeprefix(WORKFLOW).partition("@")
+        begun = time.monotonic()
+        start = WorkflowStart(prepared.claim.id, name, version or None, payload, message)
+        started = self._starter(start) if self._starter is not None else None
+        if started is None:
+            return NotNow(NO_WORKFLOW, NO_WORKFLOW_PAUSE)
+        if started.execution_id is not None:
+            return Begun(prepared, Answered(202), _since(begun), started.execution_id)
+        outcome = Failed(started.error_class, started.transient)
+        return Begun(prepared, outcome, _since(begun), error=f"{started.error_class}: {started.detail}")
 
     def _place(self, option: Prepared) -> AbstractContextManager[NotNow | None]:
         """A place at the option's service; what stands in the service's own lane has got one by its claim."""

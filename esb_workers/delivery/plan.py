@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from esb_workers.expressions.templates import Template, compile_template
 from esb_workers.registry.retries import RetryPolicy, parse_retry_policy
+from esb_workers.registry.selection import WORKFLOW
 from esb_workers.store import revision, routes
 from esb_workers.store.engine import Database
 from esb_workers.store.routes import RouteRow
@@ -73,7 +74,12 @@ class RouteBook:
 
 
 def _service(item: Any) -> str:
-    return str(item["service"]) if isinstance(item, dict) else str(item)
+    if not isinstance(item, dict):
+        return str(item)
+    if "workflow" not in item:
+        return str(item["service"])
+    version = item.get("version")
+    return f"{WORKFLOW}{item['workflow']}@{version}" if version else f"{WORKFLOW}{item['workflow']}"
 
 
 def _plan(route: Mapping[str, Any], destination: Mapping[str, Any]) -> Plan:

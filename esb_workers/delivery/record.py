@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from esb_workers.delivery import slip
 from esb_workers.delivery.answers import as_json, text_of
-from esb_workers.delivery.call import Called, NotCalled, Result
+from esb_workers.delivery.call import Begun, Called, NotCalled, Result
 from esb_workers.delivery.forming import Formed, NotFormed
 from esb_workers.delivery.policy import Dead, Decision, Delivered, Retry, decide
 from esb_workers.delivery.prepare import Prepared
-from esb_workers.registry.retries import DEFAULT_POLICY, Answered, Failed, nearest
+from esb_workers.registry.retries import DEFAULT_POLICY, Answered, Failed, Outcome, RetryPolicy, nearest
 from esb_workers.store import deliveries
 from esb_workers.store.deliveries import Form, Onward, Reply
 from esb_workers.store.engine import Database
@@ -40,6 +40,8 @@ def of(result: Result, chance: Callable[[], float] = random.random) -> Record:
     """The record of an attempt, made or not."""
     if isinstance(result, NotCalled):
         return Record(_not_called(result))
+    if isinstance(result, Begun):
+        return Record(_begun(result, chance))
     decision = _decision(result, chance)
     row = _base(result.prepared.claim) | _ending(decision, result.prepared) | _went_to(result.prepared)
     row |= {"detail": _detail(result), "service": result.chosen.instance.id}
@@ -112,14 +114,30 @@ def _not_called(result: NotCalled) -> dict[str, Any]:
     )
 
 
+def _begun(begun: Begun, chance: Callable[[], float]) -> dict[str, Any]:
+    policy = nearest(begun.prepared.plan.retry_policy, default=DEFAULT_POLICY)
+    decision = _decided(begun.prepared, begun.outcome, policy, chance)
+    detail: dict[str, Any] = {"durationMs": begun.duration_ms, "outcome": "ok" if begun.outcome.ok else "failed"}
+    if begun.execution_id is not None:
+        detail |= {"statusCode": 202, "responseBody": f'{{"executionId":"{begun.execution_id}"}}'}
+    else:
+        detail |= {"errorClass": begun.outcome.error_class, "error": begun.error}
+    row = _base(begun.prepared.claim) | _ending(decision, begun.prepared) | _went_to(begun.prepared)
+    return row | {"detail": detail}
+
+
 def _decision(called: Called, chance: Callable[[], float]) -> Decision:
     if called.truncated and called.outcome.ok:
         return Dead(ANSWER_TOO_LARGE)  # the stop has done its part, but what it answered cannot go on whole
     policy = nearest(called.prepared.plan.retry_policy, called.chosen.instance.retry_policy, default=DEFAULT_POLICY)
-    claim = called.prepared.claim
+    return _decided(called.prepared, called.outcome, policy, chance)
+
+
+def _decided(prepared: Prepared, outcome: Outcome, policy: RetryPolicy, chance: Callable[[], float]) -> Decision:
+    claim = prepared.claim
     again = (claim.cursor or {}).get("since")  # taken up again by hand: a fresh budget, of time as well
     begun = datetime.fromisoformat(again) if again else claim.created_at
-    return decide(called.outcome, claim.tries, policy, datetime.now(UTC), chance, begun)
+    return decide(outcome, claim.tries, policy, datetime.now(UTC), chance, begun)
 
 
 def _ending(decision: Decision, prepared: Prepared) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from esb_workers import logs
 from esb_workers.delivery import forming, record
-from esb_workers.delivery.call import Called, Caller
+from esb_workers.delivery.call import Begun, Called, Caller, Starter
 from esb_workers.delivery.forming import Formed, Former, NotFormed
 from esb_workers.delivery.plan import RouteBook
 from esb_workers.delivery.prepare import Prepared, Preparer
@@ -47,11 +47,12 @@ class DeliveryWork:
         transports: Transports,
         roomy: int = MAX_BODY,
         make_former: MakeFormer | None = None,
+        starter: Starter | None = None,
     ) -> None:
         self._database = database
         self._preparer = Preparer(database, directory, RouteBook())
         chooser = Chooser(database, directory)
-        self._caller = Caller(chooser, Limits(database, directory), transports, roomy)
+        self._caller = Caller(chooser, Limits(database, directory), transports, roomy, starter)
         self._former = make_former(database, directory, chooser, transports) if make_former else None
 
     def prepare(self, claims: Sequence[Claim]) -> Sequence[Prepared]:
@@ -68,6 +69,9 @@ class DeliveryWork:
             _tell(result, written)
             good = not result.outcome.counts_against_circuit
             return Outcome(written, good=good, timer=written.row["o"] == "retry" or result.chosen.probe)
+        if isinstance(result, Begun):
+            _tell_begun(result, written)
+            return Outcome(written, good=result.outcome.ok, timer=written.row["o"] == "retry")
         return Outcome(written, good=False, timer=True)
 
     def _form(self, task: Prepared) -> Outcome:
@@ -108,15 +112,35 @@ def _tell(called: Called, written: Record) -> None:
         logs.event(log, "attempt failed", logging.WARNING, **said)
 
 
+def _tell_begun(begun: Begun, written: Record) -> None:
+    message, claim = begun.prepared.message, begun.prepared.claim
+    fields = {
+        "messageId": message.id if message else None,
+        "deliveryId": claim.id,
+        "executionId": begun.execution_id,
+        "attempt": claim.attempt,
+        "error": begun.error,
+        "next": written.row["o"],
+    }
+    said = {name: value for name, value in fields.items() if value is not None}
+    logs.event(log, *(("run started",) if begun.outcome.ok else ("run not started", logging.WARNING)), **said)
+
+
 class DeliveryEngine(SlotEngine):
     """The engine of this pool, with the connections it keeps."""
 
     def __init__(
-        self, settings: Settings, database: Database, ringer: Ringer, slots: int, make_former: MakeFormer | None
+        self,
+        settings: Settings,
+        database: Database,
+        ringer: Ringer,
+        slots: int,
+        make_former: MakeFormer | None,
+        starter: Starter | None,
     ) -> None:
         self._transports = Transports(AddressGuard.of(settings))
         directory = Directory(Vault(settings.secret_keys))
-        work = DeliveryWork(database, directory, self._transports, settings.max_body_bytes, make_former)
+        work = DeliveryWork(database, directory, self._transports, settings.max_body_bytes, make_former, starter)
         super().__init__("delivery", settings, database, ringer, work, slots)
 
     def stop(self, grace_seconds: float) -> None:
@@ -126,10 +150,16 @@ class DeliveryEngine(SlotEngine):
 
 
 def make_engine(
-    settings: Settings, database: Database, ringer: Ringer, slots: int, make_former: MakeFormer | None = None
+    settings: Settings,
+    database: Database,
+    ringer: Ringer,
+    slots: int,
+    make_former: MakeFormer | None = None,
+    starter: Starter | None = None,
 ) -> DeliveryEngine:
     """The engine of this pool. Raises SettingsError without `ESB_SECRET_KEYS`.
 
     `make_former` makes who makes forms that need calls; without, there must be no routes that enrich.
+    Without a `starter`, what is for workflows is held.
     """
-    return DeliveryEngine(settings, database, ringer, slots, make_former)
+    return DeliveryEngine(settings, database, ringer, slots, make_former, starter)

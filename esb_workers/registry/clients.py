@@ -12,6 +12,7 @@ from esb_workers.errors import Conflict, NotFound
 from esb_workers.expressions.topics import TopicTrie
 from esb_workers.registry import keys
 from esb_workers.registry.quotas import Limit, limits_of
+from esb_workers.registry.selection import WORKFLOW
 from esb_workers.store import audit, revision
 from esb_workers.store import clients as store
 from esb_workers.store.clients import ClientRow, KeyRow
@@ -35,8 +36,8 @@ class Client:
     expires_at: float | None  #: seconds since 1970
 
     def may_use(self, service: str) -> bool:
-        """Whether the grant covers a service, by its name alone."""
-        return service in self.allowed_services or ANY in self.allowed_services
+        """Whether the grant covers a service, by its name alone. It covers workflows: their steps are bound by it."""
+        return service.startswith(WORKFLOW) or service in self.allowed_services or ANY in self.allowed_services
 
     def may_send(self, message_type: str) -> bool:
         """Whether any allowed pattern matches."""

@@ -37,6 +37,10 @@ CIRCUIT_OPEN: Final = "circuit_open"
 _HEALTH_ORDER: Final = ("healthy", "unknown", "degraded", "unhealthy")
 
 
+#: Begins the name of a destination that is a workflow. No service can be called so; nor is the lane's gate ever shut.
+WORKFLOW: Final = "|workflow:"
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
     """`name` or `name@RANGE`, taken apart."""

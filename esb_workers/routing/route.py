@@ -13,7 +13,8 @@ from esb_workers.expressions.patterns import ROUTE_ROOTS, Conditions, compile_co
 from esb_workers.expressions.templates import Template
 from esb_workers.expressions.topics import parse_pattern
 from esb_workers.registry.retries import RetryPolicy, parse_retry_policy
-from esb_workers.registry.versions import parse_range
+from esb_workers.registry.selection import WORKFLOW
+from esb_workers.registry.versions import parse_range, parse_version
 from esb_workers.routing import options, strategies
 from esb_workers.routing.fields import Fields, flag, one_of, text_template, whole
 from esb_workers.routing.fields import fault as _fault
@@ -197,6 +198,8 @@ def _destination(index: int, value: Any, path: str) -> Destination:
     if not isinstance(value, Mapping):
         raise Invalid([FieldError(path, "must be the name of a service or an object")])
     fields = Fields(value, path)
+    if "workflow" in value:
+        return _workflow(index, fields)
     destination = Destination(
         index=index,
         service=fields.required("service", service_name),
@@ -213,6 +216,33 @@ def _destination(index: int, value: Any, path: str) -> Destination:
     )
     fields.finish()
     return destination
+
+
+def _workflow(index: int, fields: Fields) -> Destination:
+    """A destination that is no service: each delivery starts a run."""
+    name = fields.required("workflow", _name)
+    version = fields.optional("version", None, _version)
+    destination = Destination(
+        index=index,
+        service=f"{WORKFLOW}{name}@{version}" if version else f"{WORKFLOW}{name}",
+        transformation=fields.optional("transformation", None, compile_pipeline),
+        retry_policy=fields.optional("retryPolicy", None, parse_retry_policy),
+        ordering_key=fields.optional("orderingKey", None, text_template),
+        weight=fields.optional("weight", 1, whole(0, MAX_WEIGHT)),
+        condition=fields.optional("condition", None, compile_expression),
+        wire_tap=fields.optional("wireTap", False, flag),
+        blocks_when_dead=fields.optional("onDead", "continue", one_of(("continue", "block"))) == "block",
+    )
+    fields.finish()
+    return destination
+
+
+def _version(value: Any, path: str) -> str:
+    try:
+        parse_version(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise _fault(path, str(error)) from None
+    return str(value)
 
 
 def _name(value: Any, path: str) -> str:
