@@ -25,14 +25,18 @@ def merged(model: type[Model], current: dict[str, Any], patch: Any) -> Model:
     Raises Invalid. A patch that is no object would by RFC 7386 replace the resource; `operations` refuses it.
     """
     patch = without_read_only(model, patch)
-    strangers = list(_unknown_nulls(model, patch, ()))
-    if strangers:
-        raise Invalid([FieldError(dotted(place), "is not a field of this object") for place in strangers])
+    refuse_unknown_nulls(model, patch)
     return validated(model, merge_patch(current, patch))
 
 
+def refuse_unknown_nulls(model: type[BaseModel], patch: dict[str, Any]) -> None:
+    """Raises Invalid for unknown fields that are null: merging takes them away, and validation would not see them."""
+    strangers = list(_unknown_nulls(model, patch, ()))
+    if strangers:
+        raise Invalid([FieldError(dotted(place), "is not a field of this object") for place in strangers])
+
+
 def _unknown_nulls(model: type[BaseModel], patch: dict[str, Any], place: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Unknown fields that are null: merging takes them away, so that validation would not see them."""
     fields = {field.alias or name: field for name, field in model.model_fields.items()}
     for key, value in patch.items():
         if key not in fields:
@@ -43,10 +47,10 @@ def _unknown_nulls(model: type[BaseModel], patch: dict[str, Any], place: tuple[s
 
 
 def _object_in(annotation: Any) -> type[BaseModel] | None:
-    """The model in `Model` or `Model | None`; none where the value is of another kind."""
+    """The model in `Model` or `Model | None`; none where the value is of another kind, or may hold any field."""
     candidates = [part for part in (annotation, *get_args(annotation)) if isinstance(part, type)]
     models = [part for part in candidates if issubclass(part, BaseModel)]
-    return models[0] if len(models) == 1 else None
+    return models[0] if len(models) == 1 and models[0].model_config.get("extra") == "forbid" else None
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

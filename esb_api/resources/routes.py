@@ -12,7 +12,7 @@ from esb_api.call import Call
 from esb_api.etag import check_if_match
 from esb_api.operations import Resource
 from esb_api.pages import cursor_id, page
-from esb_api.patches import merge_patch
+from esb_api.patches import merge_patch, refuse_unknown_nulls, without_read_only
 from esb_api.principals import Access
 from esb_api.schemas.routes import (
     ConditionsTestAnswer,
@@ -90,10 +90,12 @@ def patch_route(call: Call, route_id: str, body: Any) -> Response:
     """Change a route by a merge patch (RFC 7386). Null resets a field to its default; lists are replaced."""
     if not isinstance(body, dict):
         raise Invalid([FieldError("", "must be an object")])
+    patch = without_read_only(RouteBody, body)
+    refuse_unknown_nulls(RouteBody, patch)
 
     def edit(row: RouteRow) -> Any:
         check_if_match(call.headers.get("If-Match"), row.etag)
-        return merge_patch(document(row), body)
+        return merge_patch(document(row), patch)
 
     return _answered(_routes(call).change(route_id, edit, by=call.principal.actor))
 

@@ -68,6 +68,14 @@ def test_a_patch_merges_and_null_resets(api: ApiClient) -> None:
     assert api.patch(f"/routing/routes/{made['id']}", {"priority": None}).json["priority"] == 0
 
 
+def test_a_patch_names_unknown_fields_also_where_they_are_null(api: ApiClient) -> None:
+    path = f"/routing/routes/{create(api, transformation={'type': 'pick', 'fields': ['a']}, retryPolicy={})['id']}"
+    assert list(faults(api.patch(path, {"colour": None, "priority": 1}))) == ["colour"]
+    assert list(faults(api.patch(path, {"retryPolicy": {"colour": None}}))) == ["retryPolicy.colour"]
+    reset = api.patch(path, {"transformation": {"type": "template", "fields": None, "output": 1}, "id": "ignored"})
+    assert reset.json["transformation"] == {"type": "template", "output": 1}
+
+
 def test_a_change_holds_only_for_the_version_seen(api: ApiClient) -> None:
     path = f"/routing/routes/{create(api)['id']}"
     assert api.patch(path, {"priority": 1}, If_Match='"1"').status_code == 200
