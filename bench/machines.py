@@ -137,7 +137,7 @@ def bare(folder: Path, sink_port: int) -> Iterator[Machine]:
 
 
 @contextmanager
-def bus(folder: Path, sink_port: int, routes: int = 100) -> Iterator[Machine]:
+def bus(folder: Path, sink_port: int, routes: int = 100, plugins: str | None = None) -> Iterator[Machine]:
     """The whole bus by `esb up`: authentication, limits, `routes` routes, signing and full logging on."""
     port, key = free_port(), secrets.token_urlsafe(24)
     env = {
@@ -146,6 +146,8 @@ def bus(folder: Path, sink_port: int, routes: int = 100) -> Iterator[Machine]:
         "ESB_API_PORT": str(port),
         "ESB_FLOWER_PORT": str(free_port()),
     }
+    if plugins is not None:
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (plugins, os.environ.get("PYTHONPATH"))))
     with process(str(BIN / "esb"), "up", log=folder / "bus.log", **env) as root:
         until(lambda: answers(port, None), 60, "the bus")
         client_key = _register(port, key, sink_port, routes)
