@@ -86,7 +86,9 @@ class Bus:
         for _ in range(times):
             began = time.perf_counter()
             body = {"workflowName": name, "initialContext": {}}
-            status, answer = call(self._port, "POST", "/orchestration/execute", body, self._keys | {"Prefer": "wait=30"})
+            status, answer = call(
+                self._port, "POST", "/orchestration/execute", body, self._keys | {"Prefer": "wait=30"}
+            )
             waits.append((time.perf_counter() - began) * 1000)
             assert status == 200, answer
             ids.append(answer["id"])
@@ -106,7 +108,9 @@ class Bus:
         assert not sent.refused, sent.refused
         ended = "select count(*) from execution where created_at >= %s and finished_at is not null"
         until(lambda: self._sql(ended, since) >= runs, 300, "the end of the runs")
-        last = self._sql("select extract(epoch from max(finished_at) - %s) from execution where created_at >= %s", since, since)
+        last = self._sql(
+            "select extract(epoch from max(finished_at) - %s) from execution where created_at >= %s", since, since
+        )
         return {
             "starts_per_s": round(runs / (accepted - began)),
             "runs_per_s": round(runs / float(last)),
@@ -155,7 +159,9 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def _figures(module: str, *arguments: str) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments], check=False, capture_output=True, text=True, timeout=300
+    )
     if done.returncode:
         raise RuntimeError(f"{module} failed: {done.stderr[-2000:]}")
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -11,20 +11,21 @@ done except the effect under way, which is repeated under the same idempotency k
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from esb_workers import logs
 from esb_workers.errors import Superseded, Unavailable
 from esb_workers.orchestration.advance import Advance
 from esb_workers.orchestration.programs import Programs
-from esb_workers.orchestration.strand import Reload, Strand
+from esb_workers.orchestration.strand import Reload, Strand, Transitions
 from esb_workers.orchestration.strandworld import StrandWorld
 from esb_workers.orchestration.unwinding import unwind
 from esb_workers.orchestration.world import Messages, Services
 from esb_workers.store import executions
 from esb_workers.store.engine import Database
-from esb_workers.store.executions import StrandKey
+from esb_workers.store.executions import Signs, StrandKey, Transition
+from esb_workers.store.group import Group
 
 log = logging.getLogger("esb.orchestration")
 
@@ -57,6 +58,7 @@ class Runner:
         self._fold = fold
         self._queue = queue
         self._ring = ring
+        self._group: Transitions = Group(self._write)
 
     def run(self, job: str, attempt: int) -> bool:
         """Go on with a claimed strand as far as it goes; whether it has set a timer. Raises only for defects."""
@@ -74,6 +76,10 @@ class Runner:
             self._release(key)
         return False
 
+    def _write(self, moves: Sequence[Transition]) -> list[Signs | None]:
+        with self._database.cursor() as cursor:
+            return executions.steps(cursor, moves)
+
     def _release(self, key: StrandKey) -> None:
         try:
             with self._database.cursor() as cursor:
@@ -89,7 +95,7 @@ class Runner:
         if loaded.parent_job is not None and loaded.seed is None:
             return self._orphaned(key)
         workflow = self._programs.get(loaded.workflow_id)
-        strand = Strand(self._database, key, loaded, workflow.program, fold=self._fold)
+        strand = Strand(self._database, key, loaded, workflow.program, fold=self._fold, group=self._group)
         with logs.bind(execution_id=loaded.execution_id, correlation_id=loaded.correlation_id):
             if strand.control in ("p", "c") or loaded.status != "open":
                 return obey(strand)

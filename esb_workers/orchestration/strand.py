@@ -17,7 +17,8 @@ from esb_workers.orchestration.model import Program
 from esb_workers.orchestration.state import JSON, Event, Frame, State
 from esb_workers.store import executions
 from esb_workers.store.engine import Database
-from esb_workers.store.executions import EventRow, Loaded, Signs, StrandKey
+from esb_workers.store.executions import EventRow, Loaded, Signs, StrandKey, Transition
+from esb_workers.store.group import Group
 from esb_workers.store.json import dumps
 
 #: Events after which a snapshot is written: so many at most are replayed after a crash.
@@ -28,6 +29,10 @@ FOLD_EVENTS, FOLD_CHARS = 50, 256 * 1024
 LEASE_MARGIN: Final = 30.0
 
 
+#: Transitions of runs that are made at the same moment are committed together.
+Transitions = Group[Transition, Signs | None]
+
+
 class Reload(Exception):
     """What is in memory no longer matches what is wanted: look at the database again."""
 
@@ -36,9 +41,17 @@ class Strand:
     """Root, branch, or runner of a foreach. Used by one thread."""
 
     def __init__(
-        self, database: Database, key: StrandKey, loaded: Loaded, program: Program, *, fold: bool = True
+        self,
+        database: Database,
+        key: StrandKey,
+        loaded: Loaded,
+        program: Program,
+        *,
+        fold: bool = True,
+        group: Transitions | None = None,
     ) -> None:
         self.database = database
+        self._group = group
         self.key = key
         self.loaded = loaded
         self.program = program
@@ -149,19 +162,17 @@ class Strand:
     def flush(self, *, stand: int | None = None, lease_seconds: float = LEASE_MARGIN) -> None:
         """Write what has been folded. Raises Superseded. With a control set, only the first `stand` events stand."""
         snapshot = states.dump(self.state) if self.n - self._snapshot_n > SNAPSHOT_EVERY and not self.control else None
-        with self.database.cursor() as cursor:
-            signs = executions.step(
-                cursor,
-                self.key,
-                self._first,
-                self.buffer,
-                stand=len(self.buffer) if stand is None else stand,
-                lease_seconds=lease_seconds,
-                snapshot=snapshot,
-            )
-        self.revision = self._seen(signs).revision
+        keeps = len(self.buffer) if stand is None else stand
+        move = Transition(self.key, self._first, tuple(self.buffer), keeps, lease_seconds, snapshot)
+        self.revision = self._seen(self._written(move)).revision
         if snapshot is not None and not self.control:
             self._snapshot_n = self.n - 1
+
+    def _written(self, move: Transition) -> Signs | None:
+        if self._group is not None and self.is_root:  # of a run there is one, as `steps` needs it
+            return self._group.add(move)
+        with self.database.cursor() as cursor:
+            return executions.step(cursor, move)
 
     def cut(self, length: int) -> None:
         """Take back folded events from `length` on: what they announce will not happen. The state is void then."""

@@ -68,30 +68,16 @@ class StrandKey(NamedTuple):
 
 def load(cursor: Cursor, key: StrandKey) -> Loaded | None:
     """Everything about a strand in one round trip; None if it is no longer ours."""
-    cursor.execute(f"{_LOAD} where j.id = %s and j.attempt = %s and j.state = 'f'", key)
+    cursor.execute("select * from esb_load(%s, %s)", key)
     row = cursor.fetchone()
     return Loaded(*row) if row else None
 
 
 def peek(cursor: Cursor, strand: str) -> Loaded | None:
     """The same of a strand that nobody has claimed and whose row the caller has locked."""
-    cursor.execute(f"{_LOAD} where j.id = %s", (strand,))
+    cursor.execute("select * from esb_load(%s, null)", (strand,))
     row = cursor.fetchone()
     return Loaded(*row) if row else None
-
-
-_LOAD = """
-        select now(), j.control, j.inbox, j.cursor, j.parent_job, j.parent_path, e.id, e.workflow_id, e.client_id,
-               e.parent_job is not null, e.status,
-               e.correlation_id, e.traceparent, e.input, e.deadline, e.undo, e.skips, c.allowed_services,
-               (select sum(r.n) from revision r)::bigint, s.seed, p.n, p.state,
-               (select coalesce(json_agg(json_build_array(v.n, v.type, v.path, v.visit, v.iteration, v.data) order by v.n), '[]')
-                  from event v where v.execution_id = e.id and v.job_id = j.id and v.n > coalesce(p.n, 0))
-          from job j
-          join execution e on e.id = j.execution_id
-          left join client c on c.id = e.client_id
-          left join scope s on s.job_id = j.parent_job and s.path = j.parent_path
-          left join snapshot p on p.job_id = j.id"""
 
 
 def journal(cursor: Cursor, execution_id: str, strand: str) -> tuple[tuple[int, str] | None, list[list[Any]]]:
@@ -105,23 +91,52 @@ def journal(cursor: Cursor, execution_id: str, strand: str) -> tuple[tuple[int, 
     return snapshot, [list(row) for row in cursor.fetchall()]
 
 
-def step(
-    cursor: Cursor,
-    key: StrandKey,
-    n: int,
-    events: Sequence[EventRow],
-    *,
-    stand: int,
-    lease_seconds: float,
-    snapshot: str | None,
-) -> Signs | None:
-    """One transition; None: the lease is lost. With a control set only the first `stand` events are kept."""
+class Transition(NamedTuple):
+    """One move of a strand: events numbered from `n`. With a control set, only the first `stand` of them are kept."""
+
+    key: StrandKey
+    n: int
+    events: Sequence[EventRow]
+    stand: int
+    lease_seconds: float
+    snapshot: str | None
+
+
+def step(cursor: Cursor, move: Transition) -> Signs | None:
+    """One transition; None: the lease is lost."""
     cursor.execute(
         f"select * from esb_step(%(job)s, %(attempt)s, %(n)s, %(stand)s, {_EVENTS}, make_interval(secs => %(lease)s), %(snapshot)s)",
-        {**_columns(key, n, events), "stand": stand, "lease": lease_seconds, "snapshot": snapshot},
+        {
+            **_columns(move.key, move.n, move.events),
+            "stand": move.stand,
+            "lease": move.lease_seconds,
+            "snapshot": move.snapshot,
+        },
     )
     row = cursor.fetchone()
     return Signs(row[0], row[1], False, row[2]) if row else None
+
+
+def steps(cursor: Cursor, moves: Sequence[Transition]) -> list[Signs | None]:
+    """Transitions in one statement, of at most one strand of each run; one answer each, in order."""
+    rows = [
+        {
+            "i": i,
+            "job": move.key.job,
+            "attempt": move.key.attempt,
+            "n": move.n,
+            "stand": move.stand,
+            "lease": move.lease_seconds,
+            "snapshot": move.snapshot,
+            "events": [[*event] for event in move.events],
+        }
+        for i, move in enumerate(moves)
+    ]
+    cursor.execute("select i, control, inbox, rev from esb_steps(%s::json)", (dumps(rows),))
+    found: list[Signs | None] = [None] * len(moves)
+    for i, control, inbox, revision in cursor.fetchall():
+        found[i] = Signs(control, inbox, False, revision)
+    return found
 
 
 def park(

@@ -44,6 +44,62 @@ begin
   return next;
 end $$;
 
+-- The same for strands of different runs in one statement, as a group of threads makes them: a commit costs as much as
+-- ten rows. Strands whose lease is lost are left out of the answer. The locks are taken by id, as whoever locks strands
+-- of several runs takes them; two strands of one run never stand here, for a run's end locks its own in any order.
+create or replace function esb_steps(p_rows json) returns table (i int, control "char", inbox int, rev bigint)
+language sql volatile set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+  with r as materialized (
+    select * from json_to_recordset(p_rows)
+      as r(i int, job uuid, attempt int, n int, stand int, lease float8, snapshot text, events json)),
+  own as materialized (
+    select r.*, j.execution_id, j.control, j.inbox from r join job j on j.id = r.job and j.attempt = r.attempt and j.state = 'f'
+     order by j.id for no key update of j),
+  held as (
+    update job j set lease_until = now() + make_interval(secs => own.lease) from own where j.id = own.job),
+  told as (
+    insert into event (execution_id, job_id, n, type, path, visit, iteration, data)
+    select own.execution_id, own.job, own.n + e.o::int - 1, e.v->>0, e.v->>1, (e.v->>2)::int, (e.v->>3)::int, e.v->>4
+      from own, json_array_elements(own.events) with ordinality e(v, o)
+     where own.control is null or e.o <= own.stand order by own.i, e.o),
+  kept as (
+    insert into snapshot (job_id, execution_id, n, state)
+    select own.job, own.execution_id, own.n - 1 + json_array_length(own.events), own.snapshot
+      from own where own.snapshot is not null and own.control is null
+    on conflict (job_id) do update set n = excluded.n, state = excluded.state)
+  select own.i, own.control, own.inbox, (select sum(v.n) from revision v)::bigint from own
+$$;
+
+-- All that is needed to go on with a strand, as its holder (p_attempt) or as one who has locked it (null). A function,
+-- because as a statement it is planned anew for every strand, which costs five times its execution.
+create or replace function esb_load(p_job uuid, p_attempt int)
+returns table (now timestamptz, control "char", inbox int, place jsonb, parent_job uuid, parent_path text, execution_id uuid,
+  workflow_id uuid, client_id uuid, waited_for boolean, status text, correlation_id text, traceparent text, input text,
+  deadline timestamptz, undo boolean, skips text[], allowed_services text[], revision bigint, seed text, snapshot_n int,
+  snapshot text, events json) language plpgsql stable as $$
+#variable_conflict use_column
+declare v_execution uuid; v_n int;
+begin
+  select now(), j.control, j.inbox, j.cursor, j.parent_job, j.parent_path, e.id, e.workflow_id, e.client_id,
+         e.parent_job is not null, e.status, e.correlation_id, e.traceparent, e.input, e.deadline, e.undo, e.skips,
+         c.allowed_services, s.seed, p.n, p.state
+    into now, control, inbox, place, parent_job, parent_path, v_execution, workflow_id, client_id, waited_for, status,
+         correlation_id, traceparent, input, deadline, undo, skips, allowed_services, seed, v_n, snapshot
+    from job j
+    join execution e on e.id = j.execution_id
+    left join client c on c.id = e.client_id
+    left join scope s on s.job_id = j.parent_job and s.path = j.parent_path
+    left join snapshot p on p.job_id = j.id
+   where j.id = p_job and (p_attempt is null or j.attempt = p_attempt and j.state = 'f');
+  if not found then return; end if;
+  execution_id := v_execution;
+  snapshot_n := v_n;
+  revision := (select sum(r.n) from revision r);
+  events := (select coalesce(json_agg(json_build_array(v.n, v.type, v.path, v.visit, v.iteration, v.data) order by v.n), '[]')
+               from event v where v.execution_id = v_execution and v.job_id = p_job and v.n > coalesce(v_n, 0));
+  return next;
+end $$;
+
 -- Lets go of a strand until p_run_at (null: until it is woken), unless somebody wanted its attention since it
 -- last looked (inbox) or wants it to stop: then it stays in flight and looks again. The events stand either way.
 create or replace function esb_park(p_job uuid, p_attempt int, p_inbox int, p_n int, p_types text[], p_paths text[],
