@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from bench import backlog, batches, machines, matching
+from bench import backlog, batches, machines, matching, workflows
 from bench.load import Sent, send
 from bench.machines import Machine, call, until
 from bench.plot import plot
@@ -131,5 +131,7 @@ if __name__ == "__main__":
         print(json.dumps(batches.run(), indent=1))
     elif sys.argv[1:2] == ["backlog"]:
         print(json.dumps(backlog.run(), indent=1))
+    elif sys.argv[1:2] == ["workflows"]:
+        workflows.main(sys.argv[2:])
     else:
         main()

@@ -6,6 +6,7 @@ many runs go through when 16 callers start them as fast as they can.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -28,8 +29,14 @@ CALLERS = 16
 _PLUGIN = str(Path(__file__).parent / "plugin")
 
 
-def main(runs: int = 600) -> dict[str, Any]:
-    """Measure all three; their figures by name."""
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench workflows", description=__doc__)
+    parser.add_argument("--runs", type=int, default=600, help="runs in a burst (default %(default)s)")
+    print(json.dumps(measure(parser.parse_args(arguments).runs), indent=1))
+
+
+def measure(runs: int) -> dict[str, Any]:
+    """All three in one run; their figures by name."""
     with (
         tempfile.TemporaryDirectory(prefix="esb-bench-") as name,
         machines.sink(Path(name)) as sink_port,
@@ -166,7 +173,3 @@ def _figures(module: str, *arguments: str) -> dict[str, Any]:
         raise RuntimeError(f"{module} failed: {done.stderr[-2000:]}")
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return figures
-
-
-if __name__ == "__main__":
-    print(json.dumps(main(int(sys.argv[1]) if sys.argv[1:] else 600), indent=1))
