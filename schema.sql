@@ -468,8 +468,10 @@ create table dead_letter (
   route_id    uuid,
   client_id   uuid,
   class       text,
-  at          timestamptz not null default now()
+  at          timestamptz not null default now(),
+  offered     boolean not null default false          -- looked at for its route's deadLetter
 );
+create index dead_letter_fresh on dead_letter (at) where not offered;           -- those to be looked at
 create index dead_letter_at on dead_letter (at desc, delivery_id);
 create index dead_letter_lane on dead_letter (lane_id, at);
 

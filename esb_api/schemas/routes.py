@@ -122,6 +122,9 @@ class RouteBody(Body):
     timeout: Annotated[int | None, milliseconds(1, MAX_TIMEOUT)] = None
     ordering_key: Annotated[str | None, _KEY] = None
     default: Annotated[bool, Field(description="Takes what no other route took.")] = False
+    dead_letter: Annotated[
+        str | None, Field(description="The service, `name` or `name@RANGE`, that is sent what ended dead.")
+    ] = None
     split: SplitBody | None = None
     recipients: Annotated[str | list[str] | None, _SERVICES] = None
     slip: Annotated[str | list[str] | None, _SERVICES] = None
@@ -147,6 +150,7 @@ class RouteAnswer(Answer):
     timeout: int | None = None
     ordering_key: str | None = None
     default: bool = False
+    dead_letter: str | None = None
     split: dict[str, Any] | None = None
     recipients: str | list[str] | None = None
     slip: str | list[str] | None = None

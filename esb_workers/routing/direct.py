@@ -33,7 +33,7 @@ MAX_FILTERS: Final = 16
 #: What a route may say and still be no more than a match. A field that is not named here must have its default.
 _ROUTE: Final = frozenset(
     ("id", "name", "pattern", "destinations", "conditions", "filter", "priority", "stop_on_match")
-    + ("enabled", "retry_policy", "timeout", "default")
+    + ("enabled", "retry_policy", "timeout", "default", "dead_letter")
 )
 _DESTINATION: Final = frozenset(
     ("index", "service", "path", "method", "timeout", "retry_policy")

@@ -75,6 +75,7 @@ class Route:
     timeout: int | None = None
     ordering_key: Template | None = None
     default: bool = False
+    dead_letter: str | None = None  # the service that is sent what ended dead
     split: Split | None = None
     recipients: Template | None = None
     slip: Template | None = None
@@ -126,6 +127,7 @@ def compile_route(body: Any, *, route_id: str = "") -> Route:
         timeout=fields.optional("timeout", None, whole(1, MAX_TIMEOUT)),
         ordering_key=fields.optional("orderingKey", None, text_template),
         default=fields.optional("default", False, flag),
+        dead_letter=fields.optional("deadLetter", None, service_name),
         split=fields.optional("split", None, options.split),
         recipients=recipients,
         slip=slip,

@@ -170,6 +170,12 @@ def expire(cursor: Cursor, limit: int = 1000) -> Sequence[Key]:
     return done_of(cursor).keys
 
 
+def offer_dead_letters(cursor: Cursor, limit: int = 500) -> int:
+    """Send what ended dead to the services that its routes name for it; how many."""
+    cursor.execute("select esb_offer_dead_letters(%s)", (limit,))
+    return int(cursor.fetchone()[0])  # type: ignore[index]
+
+
 def promote_all(cursor: Cursor) -> int:
     """The net below `promote`: every key whose rows are all queued."""
     try:

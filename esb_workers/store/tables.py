@@ -404,6 +404,7 @@ dead_letter = Table(
     Column("client_id", ID),
     Column("class", Text),
     Column("at", Moment, nullable=False, server_default=FetchedValue()),
+    Column("offered", Boolean, nullable=False, server_default=FetchedValue()),
 )
 replay = Table(
     "replay",

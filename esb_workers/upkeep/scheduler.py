@@ -122,6 +122,9 @@ class Scheduler:
             lanes.caught_up(cursor)
             if self._unblock(cursor):
                 rung.update(("routing", "delivery"))
+        with self._database.cursor() as cursor:
+            if jobs.offer_dead_letters(cursor):
+                rung.add("delivery")
         if replays.tick(self._database):
             rung.add("delivery")
         if bulk.tick(self._database):
