@@ -299,6 +299,8 @@ create table message_end (
   at         timestamptz not null default now(),
   primary key (message_id)
 ) partition by range (message_id);
+-- Messages that no route took: counted, and replayed once one does.
+create index message_end_unroutable on message_end (message_id) where status = 'unroutable';
 
 -- A message that was accepted although it does not fit its type's schema, and where it does not.
 create table message_warning (

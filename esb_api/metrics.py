@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from esb_workers.errors import Unavailable
 from esb_workers.queues import POOL_IDS
-from esb_workers.store import counters, figures
+from esb_workers.store import counters, figures, unroutable
 from esb_workers.store.engine import Database
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -117,6 +117,7 @@ class _WorkCollector(Collector):
                     figures.blocked_keys(cursor),
                 )  # fmt: skip
                 counts = counters.all_of(cursor)
+                stranded = unroutable.count(cursor)
         except Unavailable:
             yield GaugeMetricFamily("esb_database_up", "Whether the database answers.", 0)
             return
@@ -136,6 +137,8 @@ class _WorkCollector(Collector):
         yield _family("esb_circuits", "Instances by the state of their circuit.", "state", circuits)
         yield _family("esb_lanes_held", "Destinations whose deliveries are held.", "reason", held)
         yield GaugeMetricFamily("esb_dead_letters", "Dead letters that wait (counted up to 100000).", dead)
+        told = "Messages that no route took and that were not sent again (counted up to 100000)."
+        yield GaugeMetricFamily("esb_unroutable_messages", told, stranded)
         yield GaugeMetricFamily("esb_blocked_keys", "Ordering keys that wait for a person.", blocked)
         for name, text in _COUNTERS.items():
             family = CounterMetricFamily(f"esb_{name}", text, labels=["pool"])

@@ -19,7 +19,7 @@ from esb_workers.clock import to_wire
 from esb_workers.errors import Conflict, IllegalTransition, NotFound, Unavailable
 from esb_workers.routing.direct import DirectRouter
 from esb_workers.runtime.ringer import Ringer
-from esb_workers.store import blocked_keys, bulk, jobs, lanes, message_log, messages, replays
+from esb_workers.store import blocked_keys, bulk, jobs, lanes, message_log, messages, replays, unroutable
 from esb_workers.store.engine import Cursor, Database
 from esb_workers.store.group import Group
 from esb_workers.store.ids import new_id
@@ -161,23 +161,27 @@ class Bus:
                 raise NotFound
             if first.payload is None:
                 raise Conflict("The message was redacted: there is nothing left to send.", code="redacted")
-            again = NewMessage(
-                source=first.source,
-                message_type=first.type,
-                correlation_id=first.correlation_id,
-                headers=first.headers,
-                payload=first.payload,
-                client_id=first.client_id,
-                ordering_key=first.ordering_key,
-                priority=first.priority,
-                reply_to=first.reply_to,
-                traceparent=traceparent,
-                replay_of=message_id,
-            )
+            again = _again(message_id, first, traceparent)
             (accepted,) = self.publish_in(cursor, [again], None)
             message_log.note_act(cursor, message_id, by, "replay", {"messageId": accepted.id})
         self.committed([again])
         return again, accepted.id
+
+    def replay_unroutable(self, ids: Sequence[str], *, by: str) -> list[tuple[str, str]]:
+        """Send messages that no route took again, each once: (id, new id), oldest first. Others are passed by."""
+        sent: list[tuple[str, str]] = []
+        with self.database.raw_transaction() as cursor:
+            firsts = [(id_, message_log.original(cursor, id_)) for id_ in unroutable.take(cursor, ids)]
+            again = [
+                _again(id_, first, None) for id_, first in firsts if first is not None and first.payload is not None
+            ]
+            for new, accepted in zip(again, self.publish_in(cursor, again, None) if again else [], strict=True):
+                first_id = str(new.replay_of)
+                message_log.note_act(cursor, first_id, by, "replay", {"messageId": accepted.id})
+                sent.append((first_id, accepted.id))
+        if again:
+            self.committed(again)
+        return sent
 
     def cancel(self, message_id: str, *, by: str) -> None:
         """Stop what of a message is not delivered yet; attempts in flight finish. Raises IllegalTransition."""
@@ -334,6 +338,24 @@ def _as_json(m: NewMessage, message_id: str, now: datetime) -> dict[str, Any]:
         "priority": DEFAULT_PRIORITY if m.priority is None else m.priority,
         "createdAt": to_wire(now),
     }
+
+
+def _again(message_id: str, first: message_log.Original, traceparent: str | None) -> NewMessage:
+    """A message's content as a new message."""
+    assert first.payload is not None
+    return NewMessage(
+        source=first.source,
+        message_type=first.type,
+        correlation_id=first.correlation_id,
+        headers=first.headers,
+        payload=first.payload,
+        client_id=first.client_id,
+        ordering_key=first.ordering_key,
+        priority=first.priority,
+        reply_to=first.reply_to,
+        traceparent=traceparent,
+        replay_of=message_id,
+    )
 
 
 #: Why a delivery is not retried.

@@ -23,6 +23,7 @@ from esb_api.resources.sending import sending
 from esb_api.resources.services import services
 from esb_api.resources.system import system
 from esb_api.resources.trials import trials
+from esb_api.resources.unroutable import unroutable
 from esb_api.resources.webhooks import webhooks
 from esb_api.resources.workflows import workflows
 
@@ -37,6 +38,7 @@ RESOURCES: Final[tuple[Resource, ...]] = (
     claim_checks,
     blocked_keys,
     dead_letters,
+    unroutable,
     pull,
     message_types,
     ingress,

@@ -135,14 +135,31 @@ def test_routing(call: Call, body: RoutingTestBody) -> Response:
     """Say what routes would do with a message; nothing is sent.
 
     Give `message`, or the `messageId` of a stored one; with `route`, that route is tried instead of those saved.
+    Or give `route` and `last`: the route is tried on so many of the stored messages, newest first.
     """
-    if (body.message is None) == (body.message_id is None):
-        raise Invalid([FieldError("message", "give either message or messageId")])
+    if [body.message, body.message_id, body.last].count(None) != 2:
+        raise Invalid([FieldError("message", "give one of message, messageId and last")])
+    if body.last is not None:
+        return answer(_tried_on_stored(call, body.route, body.last))
     sample = _stored(call, body.message_id) if body.message_id else _given(call, body.message)
     table = RoutingTable([compile_tried(body.route)] if body.route is not None else _saved(call))
     with bound(_host(call)):
         verdicts = table.explain(sample, datetime.now(UTC))
     return answer({"matched": any(verdict["matched"] for verdict in verdicts), "items": verdicts})
+
+
+def _tried_on_stored(call: Call, route: dict[str, Any] | None, last: int) -> dict[str, Any]:
+    if route is None:
+        raise Invalid([FieldError("route", "is required with last")])
+    table = RoutingTable([compile_tried(route)])
+    with call.api.database.cursor() as cursor:
+        stored = messages.newest(cursor, last)
+    verdicts = []
+    with bound(_host(call)):
+        for one in stored:
+            shown = {"messageId": one.external_id or one.id, "messageType": one.type}
+            verdicts += [shown | verdict for verdict in table.explain(as_json(one), datetime.now(UTC))]
+    return {"matched": any(verdict["matched"] for verdict in verdicts), "items": verdicts}
 
 
 def compile_tried(route: dict[str, Any]) -> Route:

@@ -187,11 +187,19 @@ class SampleMessage(Body):
     correlation_id: Visible | None = None
 
 
+#: Stored messages that one dry run tries a route on.
+MAX_TRIED = 200
+
+
 class RoutingTestBody(Body):
-    """What to try: a message as given, or a stored one; on all routes, or on one that need not be saved."""
+    """What to try: a message as given, or a stored one, on all routes or on one that need not be saved.
+
+    Or that one on the `last` messages that are stored.
+    """
 
     message: SampleMessage | None = None
     message_id: Visible | None = None
+    last: Annotated[int | None, Field(ge=1, le=MAX_TRIED, description="Newest first; needs `route`.")] = None
     route: Annotated[dict[str, Any] | None, Field(description="A route as for `POST /routing/routes`.")] = None
 
 
@@ -208,6 +216,8 @@ class FormAnswer(Answer):
 class VerdictAnswer(Answer):
     """What one route would do."""
 
+    message_id: Annotated[str | None, Field(description="Of the stored message that was tried.")] = None
+    message_type: str | None = None
     route: str
     route_id: str | None
     matched: bool

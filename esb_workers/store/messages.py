@@ -68,6 +68,12 @@ def load(cursor: Cursor, ids: Sequence[str]) -> dict[str, StoredMessage]:
     return {row[0]: StoredMessage(*row) for row in cursor.fetchall()}
 
 
+def newest(cursor: Cursor, count: int) -> list[StoredMessage]:
+    """The last messages that are not redacted, newest first."""
+    cursor.execute("select id from message where redacted_at is null order by id desc limit %s", (count,))
+    return sorted(load(cursor, [row[0] for row in cursor.fetchall()]).values(), key=lambda m: m.id, reverse=True)
+
+
 def forms(cursor: Cursor, deliveries: Sequence[str]) -> dict[str, tuple[str, str]]:
     """What transformations made for deliveries: (payload, headers) as JSON text, by delivery id."""
     cursor.execute(
