@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -28,8 +27,6 @@ from esb_workers.store.messages import StoredMessage
 
 Json = dict[str, Any]
 
-#: Longer keys are stored as their hash, characters: an index entry has its limits.
-MAX_KEY: Final = 200
 #: A group whose route cannot be used by this worker is looked at again after this, milliseconds.
 UNUSABLE_PAUSE: Final = 30_000
 #: What `when` may ask for that only the holder of the group knows.
@@ -56,7 +53,7 @@ def joins_collection(route: Route, part: Variables, stored: StoredMessage, group
     last = wanted.when is not None and not asks_group and _holds(wanted, Form(payload, headers, part).scope)
     key = _key(wanted.key, part, "aggregate.key")
     if route.recipients is not None:  # the message names them, so its sender's grant must still be known then
-        key = _short(f"{stored.client_id or ''}|{key}")
+        key = matching.short_key(f"{stored.client_id or ''}|{key}")
     member = {"id": row["id"], "lane": row["lane"], "cursor": row["cursor"] | ({"last": True} if last else {})}
     if route.transformation is not None or route.split is not None:
         member |= {"payload": matching.as_text(payload), "headers": matching.as_text(headers)}
@@ -99,13 +96,9 @@ def _joining(
 
 def _key(template: Template, variables: Variables, what: str) -> str:
     try:
-        return _short(template.render_text(variables))
+        return matching.short_key(template.render_text(variables))
     except EsbError as error:
         raise TransformationError(f"{what}: {error.detail}") from error
-
-
-def _short(key: str) -> str:
-    return key if len(key) <= MAX_KEY else hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _number(template: Template, variables: Variables) -> int:

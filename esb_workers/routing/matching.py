@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -13,6 +14,9 @@ from esb_workers.expressions.cel import Expression
 from esb_workers.routing.route import Destination, Route
 from esb_workers.routing.strategies import FIRST_AVAILABLE, Chooser, strategies
 from esb_workers.routing.transform import Ask
+
+#: Longer keys are stored as their hash, characters; those that senders give have at most so many.
+MAX_KEY: Final = 255
 
 Message = Mapping[str, Any]
 Variables = Mapping[str, Any]
@@ -148,4 +152,9 @@ def ordering_key(route: Route, destination: Destination, message: Message, varia
         key = template.render(variables)
     except EsbError:
         return None
-    return None if key is None else template.render_text(variables) or None
+    return None if key is None else short_key(template.render_text(variables)) or None
+
+
+def short_key(key: str) -> str:
+    """A key as it is stored: a long one as its hash, for an index entry has its limits."""
+    return key if len(key) <= MAX_KEY else hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
