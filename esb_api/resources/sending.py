@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from flask import Response
@@ -31,7 +32,10 @@ sending = Resource("sending")
 _HEADERS: Final = ("Idempotency-Key", "X-Correlation-ID", "traceparent")
 
 #: What a CloudEvents attribute is called in a message, for faults.
-_ATTRIBUTES: Final = {"messageType": "type", "messageId": "id", "payload": "data", "correlationId": "correlationid"}
+_ATTRIBUTES: Final = {
+    "messageType": "type", "messageId": "id", "payload": "data", "correlationId": "correlationid",
+    "orderingKey": "partitionkey", "expiresAt": "expirytime",
+}  # fmt: skip
 
 _EVENT: Final[dict[str, Any]] = {
     "type": "object",
@@ -94,8 +98,9 @@ def _asked(call: Call) -> bytes:
 def send_events(call: Call) -> Response:
     """Send CloudEvents 1.0: binary, structured or batched, as the content type says.
 
-    `type` becomes `messageType`, `id` `messageId`, `data` the payload, all other attributes headers. Data that is no
-    JSON becomes `{"contentType", "base64"}`. An event is known by `source` and `id`: sent again, it is accepted once.
+    `type` becomes `messageType`, `id` `messageId`, `data` the payload, all other attributes headers; `partitionkey`
+    is the `orderingKey` too, `expirytime` is `expiresAt`. Data that is no JSON becomes `{"contentType", "base64"}`. An
+    event is known by `source` and `id`: sent again, it is accepted once.
     """
     content_type = call.environ.get("CONTENT_TYPE") or None
     if cloudevents.mode_of(content_type) == "batched":
@@ -133,9 +138,14 @@ def _incoming(event: IncomingEvent) -> Incoming:
         "payload": event.payload,
         "headers": event.headers,
         "correlationId": event.correlation_id,
+        "orderingKey": event.headers.get("partitionkey"),
+        "expiresAt": event.headers.get("expirytime"),
     }
     try:
-        return Incoming(validated(MessageBody, values), event.source)
+        body = validated(MessageBody, values)
     except Invalid as error:
         faults = [FieldError(_ATTRIBUTES.get(fault.path, fault.path), fault.message) for fault in error.errors]
         raise Invalid(faults) from None
+    if body.expires_at is not None and body.expires_at <= datetime.now(UTC):
+        raise Invalid([FieldError("expirytime", "must lie in the future")])
+    return Incoming(body, event.source)

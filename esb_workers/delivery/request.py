@@ -24,6 +24,8 @@ _YIELDING = frozenset({"user-agent"})
 def build(prepared: Prepared, message: StoredMessage, payload: str, instance: Instance, now: float) -> PreparedRequest:
     """The request for one attempt at `now` (seconds since the epoch). Raises ExpressionError for a bad path."""
     check = (prepared.claim.cursor or {}).get("check")
+    delivery_id = prepared.claim.id
+    trace = message.traceparent or traceparent(message.id, delivery_id)
     event = OutgoingEvent(
         id=_event_id(prepared, message),
         source=message.source,
@@ -34,12 +36,11 @@ def build(prepared: Prepared, message: StoredMessage, payload: str, instance: In
         dataref=None if check is None else check["url"],
     )
     headers, body = cloudevents.encode(event, instance.format)
-    delivery_id = prepared.claim.id
     headers += signing.headers(instance.keys(now), delivery_id, int(now), body)
     headers += [
         ("Idempotency-Key", delivery_id),
         ("X-Correlation-ID", message.correlation_id),  # visible characters alone, so as it came in
-        ("traceparent", message.traceparent or traceparent(message.id, delivery_id)),
+        ("traceparent", trace),
         ("User-Agent", USER_AGENT),
     ]
     request = PreparedRequest()
@@ -55,6 +56,16 @@ def _event_id(prepared: Prepared, message: StoredMessage) -> str:
     index = (prepared.claim.cursor or {}).get("index")
     base = message.external_id or message.id
     return base if index is None else f"{base}-{index}"
+
+
+def _extensions(message: StoredMessage, trace: str) -> dict[str, str]:
+    """The extension attributes that say what the bus knows of a message."""
+    known = {
+        "partitionkey": message.ordering_key,
+        "expirytime": to_wire(message.expires_at),
+        "traceparent": trace,
+    }
+    return {name: value for name, value in known.items() if value}
 
 
 def traceparent(message_id: str, delivery_id: str) -> str:

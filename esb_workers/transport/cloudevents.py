@@ -48,6 +48,7 @@ class OutgoingEvent:
     time: str
     correlation_id: str
     data: str
+    extensions: Mapping[str, str] = field(default_factory=dict)
     dataref: str | None = None  # where the data is, when `data` is only a receipt for it
 
 
@@ -64,6 +65,7 @@ def encode(event: OutgoingEvent, form: Format) -> tuple[Pairs, bytes]:
             ("ce-type", encode_value(event.type)),
             ("ce-time", event.time),
             ("ce-correlationid", encode_value(event.correlation_id)),
+            *((f"ce-{name}", encode_value(value)) for name, value in event.extensions.items()),
         ]
         if event.dataref is not None:
             headers.append(("ce-dataref", encode_value(event.dataref)))
@@ -79,6 +81,7 @@ def _envelope(event: OutgoingEvent) -> str:
         "time": event.time,
         "correlationid": event.correlation_id,
         "datacontenttype": JSON_TYPE,
+        **event.extensions,
     }
     if event.dataref is not None:
         attributes["dataref"] = event.dataref

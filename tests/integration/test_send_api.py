@@ -452,3 +452,19 @@ def test_beyond_half_of_the_threads_no_one_waits(api: ApiClient) -> None:
     started = datetime.now(UTC)
     assert api.post("/routing/send", MESSAGE, Prefer="wait=20").status_code == 202
     assert datetime.now(UTC) - started < timedelta(seconds=5)
+
+
+def test_extensions_of_an_event_mean_what_they_say(api: ApiClient) -> None:
+    event = {"specversion": "1.0", "id": "ext-1", "source": "/shop", "type": "order.placed", "data": 1}
+
+    def send_with(**extensions: str) -> TestResponse:
+        return events(api, json.dumps(event | extensions).encode(), Content_Type="application/cloudevents+json")
+
+    sent = send_with(partitionkey="k", expirytime="2100-01-01T00:00:00Z")
+    assert sent.status_code == 202, sent.json
+    message = api.get("/routing/messages/ext-1").json
+    assert (message["orderingKey"], message["expiresAt"]) == ("k", "2100-01-01T00:00:00.000Z")
+    assert message["headers"]["partitionkey"] == "k"
+    for bad in ("2000-01-01T00:00:00Z", "tomorrow"):
+        refused = send_with(id=f"ext-{bad}", expirytime=bad)
+        assert [fault["path"] for fault in refused.json["errors"]] == ["expirytime"]

@@ -43,6 +43,22 @@ def test_structured_mode_puts_everything_in_the_body_and_leaves_the_payloads_tex
     assert (event["id"], event["specversion"], event["correlationid"]) == ("m-1", "1.0", "abc-123")
 
 
+def test_extensions_go_out_as_attributes_and_come_in_the_same() -> None:
+    sent = ce.OutgoingEvent(
+        "1",
+        "/s",
+        "t",
+        "2026-01-31T08:00:00.000Z",
+        "c",
+        "{}",
+        {"partitionkey": "käse 1", "expirytime": "2030-01-01T00:00:00Z"},
+    )
+    for form in ("binary", "structured"):
+        headers, body = ce.encode(sent, form)
+        event = ce.decode(headers, body, json.loads)
+        assert (event.headers["partitionkey"], event.headers["expirytime"]) == ("käse 1", "2030-01-01T00:00:00Z")
+
+
 def test_payload_mode_sends_the_payload_and_nothing_of_the_event() -> None:
     assert ce.encode(EVENT, "payload") == ([("Content-Type", "application/json")], b'{"b": 1.0, "a": 2}')
 
