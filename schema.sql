@@ -334,12 +334,55 @@ create table idempotency (
 ) with (fillfactor = 80);
 create index idempotency_expiry on idempotency (expires_at);            -- upkeep deletes in chunks
 
+-- === Listeners ==========================================================================================
+
+-- A queue of another broker that is consumed into the bus. Accepting reads this row under a lock, so that nothing is
+-- accepted by what it said before a change that has been answered.
+create table listener (
+  id         uuid primary key,
+  name       text not null,
+  url        text not null,                           -- of the queue, without the password
+  password   text,                                    -- encrypted
+  enabled    boolean not null default true,
+  processes  int not null default 1,                  -- consumers at once: a job of pool 5 for each
+  prefetch   int not null default 50,
+  mapping    jsonb not null default '{}',
+  etag       int not null default 1,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now()
+);
+create unique index listener_name on listener (lower(name));
+
+-- What became of its queue. Written with each batch.
+create table listener_state (
+  listener_id     uuid primary key references listener on delete cascade,
+  accepted        bigint not null default 0,
+  duplicates      bigint not null default 0,
+  parked          bigint not null default 0,
+  last_message_at timestamptz,
+  connected_at    timestamptz,
+  error           text,                               -- why it could not be consumed, the last time
+  error_at        timestamptz
+) with (fillfactor = 50);
+
+-- What came and could not become a message: kept for a person to replay or discard, so that it blocks no queue.
+create table parked_message (
+  id          uuid primary key,
+  listener_id uuid not null references listener on delete cascade,
+  at          timestamptz not null default now(),
+  reason      text not null,
+  body        bytea not null,
+  headers     text not null,                          -- JSON text, as properties
+  properties  text not null
+);
+create index parked_message_listener on parked_message (listener_id, id);   -- GET /routing/listeners/{id}/parked
+
 -- === Work ===============================================================================================
 
 -- One row per life of a worker process. Its heartbeat is the lease of everything it holds.
 create table worker (
   id         bigint generated always as identity primary key,
-  pool       smallint not null,                       -- 1 routing, 2 delivery, 3 orchestration, 4 health, 0 scheduler, 100… step_queue
+  pool       smallint not null,                       -- 1 routing, 2 delivery, 3 orchestration, 4 health, 5 ingress, 0 scheduler, 100… step_queue
   host       text,
   pid        int,
   version    text,
@@ -378,7 +421,7 @@ create index permit_lane on permit (lane_id);         -- how many are in flight
 
 -- Everything that is not finished. Finished means deleted.
 create table job (
-  id           uuid primary key,                      -- = message | delivery | strand | service (probe) | schedule
+  id           uuid primary key,                      -- = message | delivery | strand | service (probe) | consumer | schedule
   pool         smallint not null,
   lane_id      int not null,
   state        "char" not null default 'r' constraint job_state check (state in (

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from flask import Request
 
-from esb_api.body import parse_json
 from esb_api.principals import NOBODY, Principal
 from esb_workers import logs
 from esb_workers.errors import Malformed, TooLarge, UnsupportedMediaType
 from esb_workers.store.ids import new_id
+from esb_workers.strictjson import parse_json
 
 if TYPE_CHECKING:
     from esb_api.context import Api

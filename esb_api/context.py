@@ -13,6 +13,7 @@ from esb_workers.app import make_celery
 from esb_workers.bus import Bus
 from esb_workers.delivery.pull import Puller
 from esb_workers.errors import SettingsError
+from esb_workers.listening.registry import Listeners
 from esb_workers.orchestration.start import Orchestration
 from esb_workers.registry.catalogue import Catalogue, MessageTypes
 from esb_workers.registry.clients import Clients, KeyRing
@@ -41,6 +42,7 @@ class Api:
     bus: Bus
     services: Services
     puller: Puller
+    listeners: Listeners
     orchestration: Orchestration
     clients: Clients
     quotas: Quotas
@@ -81,18 +83,21 @@ def open_api(settings: Settings) -> Api:
     def settled() -> None:  # a reply or the next stop of a slip may be due
         ringer.ring("delivery")
 
+    bus = Bus(database, ringer)
+    catalogue = Catalogue(database)
     api = Api(
         settings=settings,
         database=database,
         keys=KeyRing(database),
-        bus=Bus(database, ringer),
+        bus=bus,
         orchestration=Orchestration(database, ringer),
         services=Services(database, vault),
+        listeners=Listeners(bus, vault, catalogue, settings.max_body_bytes),
         puller=Puller(database, Directory(vault), settled),
         clients=Clients(database),
         quotas=Quotas(database, settings.redis_for_quotas()),
         rejections=Rejections(database),
-        catalogue=Catalogue(database),
+        catalogue=catalogue,
         message_types=MessageTypes(database),
         ingresses=Ingresses(database, vault),
         ingress_book=Book(database, vault),

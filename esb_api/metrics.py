@@ -111,6 +111,7 @@ class _WorkCollector(Collector):
                 queues, attempts, executions = (
                     figures.queues(cursor), figures.attempts(cursor), figures.executions(cursor)
                 )  # fmt: skip
+                heard = figures.listeners(cursor)
                 warnings = figures.schema_warnings(cursor)
                 circuits, held, dead, blocked = (
                     figures.circuits(cursor), figures.held_lanes(cursor), figures.dead_letters(cursor),
@@ -147,6 +148,10 @@ class _WorkCollector(Collector):
                     family.add_metric([names.get(row.pool, "scheduler")], row.n)
             yield family
         yield _family("esb_executions", "Executions: the open, and the last hour's.", "status", executions)
+        listeners = CounterMetricFamily("esb_listener_messages", "Taken off queues.", labels=["listener", "outcome"])
+        for name, outcome, number in heard:
+            listeners.add_metric([name, outcome], number)
+        yield listeners
 
 
 def _family(name: str, help_text: str, label: str, counts: Mapping[Any, float]) -> GaugeMetricFamily:

@@ -125,6 +125,10 @@ def make_engine(
         from esb_workers.orchestration import tasks as orchestration
 
         return orchestration.make_engine(settings, database, ringer, slots, queue)
+    if pool == "ingress":
+        from esb_workers.listening import tasks as listening
+
+        return listening.make_engine(settings, database, ringer, slots)
     from esb_workers.health import tasks as health
 
     return health.make_engine(settings, database, ringer, slots)

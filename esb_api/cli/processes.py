@@ -114,7 +114,7 @@ def api() -> None:
 )
 @click.option("--queue", metavar="NAME", help="orchestration: run the plug-in steps of this queue alone.")
 def worker(pool: PoolName, concurrency: int | None, queue: str | None) -> None:
-    """Work for one POOL: routing, delivery, orchestration or health."""
+    """Work for one POOL: routing, delivery, orchestration, health or ingress."""
     from esb_workers.worker import run
 
     settings = _servers_named(Settings.load())

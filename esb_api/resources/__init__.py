@@ -13,6 +13,7 @@ from esb_api.resources.dead_letters import dead_letters
 from esb_api.resources.execution_graphs import execution_graphs
 from esb_api.resources.executions import executions
 from esb_api.resources.ingress import ingress
+from esb_api.resources.listeners import listeners
 from esb_api.resources.lookup_tables import lookup_tables
 from esb_api.resources.message_types import message_types
 from esb_api.resources.messages import messages
@@ -40,6 +41,7 @@ RESOURCES: Final[tuple[Resource, ...]] = (
     dead_letters,
     unroutable,
     pull,
+    listeners,
     message_types,
     ingress,
     webhooks,

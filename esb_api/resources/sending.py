@@ -9,7 +9,6 @@ from typing import Any, Final
 from flask import Response
 
 from esb_api.accept import Incoming, Read, accept_many, accept_one, check_count, read_body
-from esb_api.body import parse_json
 from esb_api.call import Call
 from esb_api.operations import Resource
 from esb_api.principals import Access
@@ -24,6 +23,7 @@ from esb_api.schemas.messages import (
 )
 from esb_api.validation import validated
 from esb_workers.errors import FieldError, Invalid
+from esb_workers.strictjson import parse_json
 from esb_workers.transport import cloudevents
 from esb_workers.transport.cloudevents import BATCH_TYPE, JSON_TYPE, STRUCTURED_TYPE, IncomingEvent
 

@@ -304,7 +304,7 @@ def columns(body: ServiceBody) -> dict[str, Any]:
 
 
 #: What says how a service is called, and so means nothing for one that pulls.
-_OF_CALLS = ("path", "method", "timeout", "headers", "format", "rate_per_second")
+_OF_CALLS = ("path", "method", "timeout", "headers", "format", "rate_per_second", "catch_up_per_second")
 
 
 def _check_pull(body: ServiceBody) -> None:

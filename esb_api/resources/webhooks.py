@@ -14,7 +14,6 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from esb_api.accept import Incoming, correlation_of, new_message
 from esb_api.answers import answer
-from esb_api.body import parse_json
 from esb_api.call import Call
 from esb_api.idempotency import check_current
 from esb_api.operations import Resource
@@ -29,6 +28,7 @@ from esb_workers.errors import EsbError, FieldError, Invalid, Malformed, NotFoun
 from esb_workers.store.engine import StaleRevision
 from esb_workers.store.ids import new_id
 from esb_workers.store.ingress import RefusalRow
+from esb_workers.strictjson import parse_json
 from esb_workers.webhooks.definition import Ingress
 from esb_workers.webhooks.reading import FORM, JSON, read_body
 from esb_workers.webhooks.refusals import shown_headers

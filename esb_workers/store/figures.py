@@ -15,6 +15,7 @@ __all__ = [
     "dead_letters",
     "executions",
     "held_lanes",
+    "listeners",
     "queues",
     "schema_warnings",
     "server_version",
@@ -96,6 +97,14 @@ def schema_warnings(cursor: Cursor) -> dict[str, int]:
         select type, count(*) from message_warning
          where message_id >= esb_uuid_at(now() - interval '1 hour') and at > now() - interval '1 minute' group by 1""")
     return {name: int(count) for name, count in cursor.fetchall()}
+
+
+def listeners(cursor: Cursor) -> list[tuple[str, str, int]]:
+    """What became of the messages that listeners took off their queues: (listener, outcome, how many)."""
+    cursor.execute("""
+        select l.name, x.outcome, x.n from listener l join listener_state s on s.listener_id = l.id,
+               lateral (values ('accepted', s.accepted), ('duplicate', s.duplicates), ('parked', s.parked)) x(outcome, n)""")
+    return cursor.fetchall()
 
 
 def server_version(cursor: Cursor) -> str:

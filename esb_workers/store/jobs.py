@@ -199,7 +199,7 @@ def figures(cursor: Cursor) -> list[QueueFigures]:
     """Depth, age of the oldest due row, work in flight and live workers of each pool."""
     cursor.execute("""
         select p, coalesce(d.due, 0), coalesce(d.age, 0), coalesce(f.n, 0), coalesce(w.n, 0)
-          from generate_series(1, 4) p
+          from generate_series(1, 5) p
           left join (select j.pool, count(*) due,
                             -- Fresh rows carry their priority in run_at; their age counts from creation.
                             greatest(0, extract(epoch from now() - min(greatest(j.run_at, j.created_at))) * 1000)::int8 age

@@ -10,7 +10,11 @@ from esb_workers.store.ids import new_id
 from esb_workers.store.json import dumps
 
 #: Columns that hold what `registry.secrets.Vault` has sealed, by table; each table has an `id`.
-SEALED: Final = {"service": ("secret", "old_secret"), "ingress": ("challenge_token",)}
+SEALED: Final = {
+    "service": ("secret", "old_secret", "password"),
+    "ingress": ("challenge_token",),
+    "listener": ("password",),
+}
 #: A column with a list of objects, each of which holds one under `sealed`.
 SEALED_LISTS: Final = {"ingress": "secrets"}
 

@@ -14,7 +14,7 @@ from esb_workers import drill
 from tests.support.bus import RunningBus, wait_until
 from tests.support.receiver import Receiver, Reply
 
-POOLS = ("routing", "delivery", "orchestration", "health")
+POOLS = ("routing", "delivery", "orchestration", "health", "ingress")
 
 
 @pytest.fixture

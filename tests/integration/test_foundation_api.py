@@ -154,7 +154,7 @@ def test_health_metrics_and_info(api: ApiClient) -> None:
     assert ready.status_code == 200
     assert ready.json == {
         "status": "degraded", "database": "ok", "broker": "none", "schema": "ok",
-        "workers": {"routing": 0, "delivery": 0, "orchestration": 0, "health": 0},
+        "workers": {"routing": 0, "delivery": 0, "orchestration": 0, "health": 0, "ingress": 0},
     }  # fmt: skip
     assert nobody.get("/metrics").status_code == 401
     text = api.get("/metrics").text
@@ -172,6 +172,7 @@ def test_health_metrics_and_info(api: ApiClient) -> None:
         "delivery",
         "orchestration",
         "health",
+        "ingress",
     ]
     assert api.get("/system/info").json["schemaVersion"] == 1
 

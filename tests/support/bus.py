@@ -96,7 +96,7 @@ class RunningBus:
         except requests.RequestException:
             return False
         return isinstance(body, dict) and all(
-            (body.get("workers") or {}).get(p) for p in ("routing", "delivery", "orchestration", "health")
+            (body.get("workers") or {}).get(p) for p in ("routing", "delivery", "orchestration", "health", "ingress")
         )
 
     def processes(self, role: str) -> list[psutil.Process]:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esb_api.body import MAX_DEPTH, parse_json
 from esb_workers.errors import Malformed
+from esb_workers.strictjson import MAX_DEPTH, parse_json
 
 values = st.recursive(
     st.none()

@@ -12,7 +12,7 @@ begin
   loop
     v_bound := (regexp_match(v_part.bound, 'TO \(''([0-9a-f-]+)''\)'))[1]::uuid;
     continue when v_bound > esb_uuid_at(now() - make_interval(secs => p_days * 86400));
-    continue when exists (select 1 from job where id < v_bound and pool <> 4)
+    continue when exists (select 1 from job where id < v_bound and pool not in (4, 5))
                or exists (select 1 from job where message_id < v_bound)
                or exists (select 1 from job where execution_id < v_bound);
     execute format('drop table %I', v_part.name);
@@ -25,6 +25,7 @@ create or replace function esb_retire_letters(p_days float8) returns void langua
   delete from dead_letter where at < now() - make_interval(secs => p_days * 86400);
   delete from replay where finished_at < now() - make_interval(secs => p_days * 86400);
   delete from ingress_refusal where at < now() - make_interval(secs => p_days * 86400);
+  delete from parked_message where at < now() - make_interval(secs => p_days * 86400);
   delete from quota where starts_at < now() - interval '2 days';
 $$;
 

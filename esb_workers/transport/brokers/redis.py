@@ -28,12 +28,12 @@ class GivenConnection(Connection):
         self._given = given
 
     def _connect(self) -> socket.socket:
-        self._given.settimeout(None)
+        self._given.settimeout(self.socket_timeout)
         return self._given
 
 
-def connection(address: Address, given: socket.socket) -> Connection:
-    """A connection that logs in when it is first used, and never tries anything twice."""
+def connection(address: Address, given: socket.socket, seconds: float | None = None) -> Connection:
+    """A connection that logs in when it is first used, and never tries anything twice; `seconds` for each answer."""
     return GivenConnection(
         given,
         host=address.host,
@@ -41,7 +41,7 @@ def connection(address: Address, given: socket.socket) -> Connection:
         db=int(address.space),
         username=address.user or None,
         password=address.password or None,
-        socket_timeout=None,
+        socket_timeout=seconds,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
     )

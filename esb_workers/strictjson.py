@@ -1,4 +1,4 @@
-"""Request bodies: strict JSON only.
+"""JSON as the bus takes it, from callers and off queues: strict only.
 
 Refused as malformed (400), with the position where there is one: anything RFC 8259 does not allow, NaN and
 Infinity (also by overflow: `1e400`), `\\u0000` (PostgreSQL cannot store it), lone surrogates and bad UTF-8,

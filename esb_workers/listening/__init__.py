@@ -1,0 +1,1 @@
+"""Listeners: queues of other brokers that are consumed into the bus."""
