@@ -683,6 +683,14 @@ create table scope (
 ) with (fillfactor = 50);
 create index scope_execution on scope (execution_id);
 
+-- Callback tokens that were used, by their hash: each answers once.
+create table callback (
+  hash         bytea primary key,
+  execution_id uuid not null,
+  at           timestamptz not null default now()
+);
+create index callback_execution on callback (execution_id);             -- retention
+
 create table signal (
   id           bigint generated always as identity primary key,
   execution_id uuid not null,

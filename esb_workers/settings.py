@@ -105,6 +105,11 @@ class Settings(BaseModel):
         30, ge=0, le=600, description="How long a stopping worker lets calls under way finish, seconds."
     )
 
+    public_url: str | None = Field(
+        None,
+        description="Where those outside reach the API: what callback addresses of `wait_for_signal` begin with. Default: the host and port above.",
+    )
+
     allow_cidrs: Networks = Field(
         _networks(LOOPBACK_AND_PRIVATE),
         description="Non-public networks that services may live in, comma list. Public addresses are always allowed.",

@@ -7,6 +7,7 @@ from typing import Final
 from esb_api.operations import Resource
 from esb_api.resources.blocked_keys import blocked_keys
 from esb_api.resources.bulk import bulk
+from esb_api.resources.callbacks import callbacks
 from esb_api.resources.claim_checks import claim_checks
 from esb_api.resources.clients import clients
 from esb_api.resources.dead_letters import dead_letters
@@ -48,6 +49,7 @@ RESOURCES: Final[tuple[Resource, ...]] = (
     workflows,
     trials,
     executions,
+    callbacks,
     execution_graphs,
     bulk,
     schedules,

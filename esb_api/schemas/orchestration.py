@@ -354,6 +354,19 @@ class ContextBody(Body):
     model_config = ConfigDict(extra="allow", strict=True)
 
 
+class CallbackBody(Body):
+    """What is answered: any object."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class CallbackAnswer(Answer):
+    """The answer is kept for the run."""
+
+    execution_id: str
+    status: Literal["accepted"] = "accepted"
+
+
 class SignalBody(Body):
     """A signal for a run."""
 

@@ -23,7 +23,7 @@ from esb_workers.orchestration.failures import (
 from esb_workers.orchestration.flow import Exhausted, Handled, Late, Over, Perform, Raise, Rest, Retry
 from esb_workers.orchestration.model import Step
 from esb_workers.orchestration.programs import Workflow
-from esb_workers.orchestration.state import place_of, put, step_of
+from esb_workers.orchestration.state import Frame, place_of, put, step_of
 from esb_workers.orchestration.steps.base import Call, Completed, Failed, Fork, Kid, Outcome, Round, Waiting, _Onward
 from esb_workers.orchestration.strand import LEASE_MARGIN, Reload, Strand, wire
 from esb_workers.orchestration.world import StrandPort
@@ -190,6 +190,8 @@ class Advance(Ending):
         frame = place_of(state, move.path)
         current = frame.current
         names = flow.names_of(self.program, state, self.execution, strand.given, {**frame.names, **(extra or {})})
+        if move.step.id in self.program.callbacks:
+            names["callbacks"] = self._callbacks(move.step, frame)
         visits = frame.visits.get(step_of(move.path), 0) - (current is not None) + state.base
         return Call(
             step=move.step,
@@ -205,6 +207,15 @@ class Advance(Ending):
             fresh_id=(current.id or "") if current else "",
             last=state.frame.last if frame is not state.frame else None,
         )
+
+    def _callbacks(self, step: Step, frame: Frame) -> dict[str, Any]:
+        """The addresses of the waits in a step's own list, each for its visit under way, or its next one."""
+        return {
+            name: self.world.callback(
+                frame.prefix + name, frame.visits.get(name, 0) - (frame.current is not None and frame.step == name)
+            )
+            for name in self.program.callbacks[step.id]
+        }
 
     @staticmethod
     def _holds(value: Any) -> bool:

@@ -74,6 +74,8 @@ class _Compiler:
         for part in graph.all_lists(top):
             roots = [program.on_error] if part is top and program.on_error in top.steps else []
             self.faults += graph.faults(part, roots)
+            if answered := tuple(name for name, step in part.steps.items() if step.kind.called_back(step.config)):
+                program.callbacks = {**program.callbacks, **dict.fromkeys(part.steps, answered)}
         return program
 
     def _salvaged(self, raw: Any, error: ValidationError) -> DefinitionDocument | None:

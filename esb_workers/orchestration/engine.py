@@ -17,6 +17,7 @@ from typing import Final
 from esb_workers import logs
 from esb_workers.errors import Superseded, Unavailable
 from esb_workers.orchestration.advance import Advance
+from esb_workers.orchestration.callbacks import Callbacks
 from esb_workers.orchestration.programs import Programs
 from esb_workers.orchestration.strand import Reload, Strand, Transitions
 from esb_workers.orchestration.strandworld import StrandWorld
@@ -46,6 +47,7 @@ class Runner:
         random: Callable[[], float],
         may_act: Callable[[], bool] = lambda: True,
         fold: bool = True,
+        callbacks: Callbacks | None = None,
         queue: str | None = None,
         ring: Callable[[str | None], None] = lambda queue: None,
     ) -> None:
@@ -57,6 +59,7 @@ class Runner:
         self._may_act = may_act
         self._fold = fold
         self._queue = queue
+        self._callbacks = callbacks
         self._ring = ring
         self._group: Transitions = Group(self._write)
 
@@ -99,7 +102,7 @@ class Runner:
         with logs.bind(execution_id=loaded.execution_id, correlation_id=loaded.correlation_id):
             if strand.control in ("p", "c") or loaded.status != "open":
                 return obey(strand)
-            world = StrandWorld(self._database, self._services, self._messages, self._programs, strand)
+            world = StrandWorld(self._database, self._services, self._messages, self._programs, strand, self._callbacks)
             advance = Advance(strand, workflow, world, random=self._random, may_act=self._may_act, queue=self._queue)
             if loaded.undo and strand.is_root and (strand.control or strand.state.undo is None):
                 return unwind(self._database, advance)

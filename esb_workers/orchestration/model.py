@@ -89,6 +89,8 @@ class Program:
     pauses_exhausted: bool = False  # instead of failing when retries are used up
     retry: RetryPolicy | None = None
     timeout: int | None = None  # ms, of the run
+    #: Step → the `wait_for_signal` steps with a callback in its list, itself included.
+    callbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     output: Evaluate | None = None
     input_schema: Schema | None = None
     output_schema: Schema | None = None

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import orjson
 
+from esb_workers.orchestration.callbacks import Callbacks, Target
 from esb_workers.orchestration.failures import CONCURRENCY_LIMIT, VALIDATION_ERROR, Failure, StepFailed
 from esb_workers.orchestration.limits import limits_of
 from esb_workers.orchestration.lookup import find_workflow
@@ -29,8 +30,15 @@ class StrandWorld:
     """Bound to a strand: what it takes and starts is fenced by it."""
 
     def __init__(
-        self, database: Database, services: Services, messages: Messages, programs: Programs, strand: Strand
+        self,
+        database: Database,
+        services: Services,
+        messages: Messages,
+        programs: Programs,
+        strand: Strand,
+        callbacks: Callbacks | None = None,
     ) -> None:
+        self._callbacks = callbacks
         self._database = database
         self._messages = messages
         self._programs = programs
@@ -66,6 +74,13 @@ class StrandWorld:
             revision=self.revision,
         )
         return self._messages.publish(outgoing)
+
+    def callback(self, path: str, iteration: int) -> Mapping[str, str]:
+        """`{token, url}` that answers this visit of a `wait_for_signal`. May raise StepFailed."""
+        if self._callbacks is None or not self._callbacks.keys:
+            raise StepFailed(Failure(VALIDATION_ERROR, "callbacks need ESB_SECRET_KEYS"))
+        target = Target(self._strand.loaded.execution_id, path, iteration)
+        return {"token": self._callbacks.token(target), "url": self._callbacks.url(target)}
 
     def signal(self, name: str, visit: int) -> tuple[Any] | None:
         """The payload of the signal that is this visit's, if it has come."""

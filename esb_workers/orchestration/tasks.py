@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
+from esb_workers.orchestration.callbacks import Callbacks
 from esb_workers.orchestration.catalogue import serve
 from esb_workers.orchestration.control import cancel_orphans
 from esb_workers.orchestration.engine import Runner
@@ -87,6 +88,7 @@ class StrandEngine(SlotEngine):
             messages,
             random=random.random,
             may_act=self._may_go_on,
+            callbacks=Callbacks.of(settings),
             queue=None if queue is None else queue.name,
             ring=lambda name: ringer.ring("orchestration" if name is None else bell(name)),
         )

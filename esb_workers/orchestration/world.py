@@ -106,6 +106,9 @@ class World(Protocol):
     def publish(self, key: str, message: Mapping[str, Any]) -> str:
         """Send a message into the bus, once under this key; its id. May raise StepFailed."""
 
+    def callback(self, path: str, iteration: int) -> Mapping[str, str]:
+        """`{token, url}` that answers this visit of a `wait_for_signal`. May raise StepFailed."""
+
     def signal(self, name: str, visit: int) -> tuple[Any] | None:
         """The payload of the signal that is this visit's, if it has come."""
 

@@ -325,6 +325,13 @@ def signal_take(cursor: Cursor, key: StrandKey, name: str, visit: int) -> tuple[
     return cursor.fetchone()
 
 
+def called_back(cursor: Cursor, execution_id: str, digest: bytes, name: str, payload: str) -> str | None:
+    """Keep what a callback brings: 'ok', 'used', None (no such run), or the status of a run that is over."""
+    cursor.execute("select esb_callback(%s, %s, %s, %s)", (execution_id, digest, name, payload))
+    row = cursor.fetchone()
+    return row[0] if row else None
+
+
 def completed(cursor: Cursor, execution_id: str, step_ids: Sequence[str]) -> list[tuple[str, str, str]]:
     """(type, path, JSON text) of every completed visit of these steps and of every compensation, in order."""
     cursor.execute(

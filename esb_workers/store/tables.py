@@ -569,6 +569,13 @@ scope = Table(
     Column("closed", Boolean, nullable=False, server_default=FetchedValue()),
     Column("seed", Text, nullable=False),
 )
+callback = Table(
+    "callback",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("execution_id", ID, nullable=False),
+    Column("at", Moment, nullable=False, server_default=FetchedValue()),
+)
 signal = Table(
     "signal",
     metadata,

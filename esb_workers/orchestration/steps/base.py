@@ -200,6 +200,10 @@ class StepType:
         """The names of `lists`, where they have any."""
         return (None for _ in self.lists(config))
 
+    def called_back(self, config: Any) -> bool:
+        """Whether a step of this compiled config (None: it could not be read) may be answered by a callback."""
+        return False
+
     def mentions(self, config: Any) -> Iterable[Mention]:
         """The services and workflows that a compiled config names as they are, not by a template."""
         return ()

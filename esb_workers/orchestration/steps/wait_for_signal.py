@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from esb_workers.clock import from_wire
+from esb_workers.orchestration.callbacks import Target
 from esb_workers.orchestration.failures import TIMEOUT, VALIDATION_ERROR, Failure, StepFailed
 from esb_workers.orchestration.model import Evaluate
 from esb_workers.orchestration.steps.base import At, Call, Completed, Config, Failed, Outcome, StepType, Waiting
@@ -22,6 +23,10 @@ class WaitForSignalConfig(Config):
     timeout: PositiveMilliseconds | None = None
     on_timeout: StepId | None = None
     result_path: RESULT_PATH = None
+    callback: bool = Field(
+        False,
+        description="Puts `callbacks['step-id'].url` in scope: whoever posts there answers, once and without a key.",
+    )
 
 
 class _Compiled(NamedTuple):
@@ -29,6 +34,7 @@ class _Compiled(NamedTuple):
     timeout: int | None
     on_timeout: str | None
     result_path: str | None
+    callback: bool
 
 
 class WaitForSignal(StepType):
@@ -39,11 +45,16 @@ class WaitForSignal(StepType):
     pauses = True
 
     def compile(self, config: WaitForSignalConfig, at: At) -> _Compiled:
-        return _Compiled(at.template(config.signal, "signal"), config.timeout, config.on_timeout, config.result_path)
+        return _Compiled(
+            at.template(config.signal, "signal"), config.timeout, config.on_timeout, config.result_path, config.callback
+        )
 
     def jumps(self, config: _Compiled) -> Iterable[tuple[str, str]]:
         if config.on_timeout is not None:
             yield "onTimeout", config.on_timeout
+
+    def called_back(self, config: _Compiled | None) -> bool:
+        return config is not None and config.callback
 
     def label(self, config: _Compiled, path: str) -> str | None:
         return "timeout"
@@ -57,7 +68,11 @@ class WaitForSignal(StepType):
     def run(self, call: Call) -> Outcome:
         config: _Compiled = call.config
         name = call.memo["signal"] if call.memo else call.input["signal"]
-        if (taken := call.world.signal(name, call.visit)) is not None:
+        taken = call.world.signal(name, call.visit)
+        if taken is None and config.callback:
+            target = Target(call.execution_id, call.path, call.iteration)
+            taken = call.world.signal(target.signal, call.visit)
+        if taken is not None:
             return Completed(taken[0], at=config.result_path)
         until = self._until(call)
         if until is None or until > call.now:

@@ -112,6 +112,11 @@ class TrialWorld:
             return Child("completed", mock.output)
         return Child("failed", error={"class": mock.error, "message": mock.message})
 
+    def callback(self, path: str, iteration: int) -> Mapping[str, str]:
+        """An address that leads nowhere: in a trial the answer is one of its signals."""
+        token = f"trial-{path}-{iteration}"
+        return {"token": token, "url": f"https://bus.invalid/orchestration/callbacks/{token}"}
+
     def signal(self, name: str, visit: int) -> tuple[Any] | None:
         """The payload of the signal that is this visit's, if it has come by now."""
         mine = self._strand.key.job, visit

@@ -43,6 +43,7 @@ create or replace function esb_retire_executions(p_days float8, p_limit int) ret
   with old as materialized (
     select id from execution where finished_at < now() - make_interval(secs => p_days * 86400) limit p_limit for update skip locked),
   s as (delete from signal where execution_id in (select id from old)),
+  c as (delete from callback where execution_id in (select id from old)),
   p as (delete from snapshot where execution_id in (select id from old)),
   e as (delete from execution where id in (select id from old) returning 1)
   select count(*)::int from e

@@ -492,3 +492,43 @@ def test_runs_are_found_by_the_class_of_their_error_and_by_the_name_of_their_wor
     assert found("errorClass=HttpStatus.4xx") == set()
     assert found("errorClass=NoStock,HttpStatus.503&status=failed") == {"one", "two"}
     assert found("workflowName=two,three") == {"two", "three"}
+
+
+def test_a_run_is_answered_by_its_callback_once_and_without_a_key(
+    api: ApiClient, pool: StrandEngine, receiver: Receiver, eventually: Eventually
+) -> None:
+    register(api, "desk", receiver.url)
+    ask = {
+        "id": "ask",
+        "type": "service_call",
+        "config": {
+            "serviceName": "desk",
+            "method": "ask",
+            "payload": {"url": "${callbacks['answer'].url}", "i": "${index}"},
+        },
+    }
+    wait = {"id": "answer", "type": "wait_for_signal", "config": {"signal": "answer", "callback": True}}
+    each = {"items": ["a", "b"], "steps": [ask, wait], "maxConcurrency": 2, "resultPath": "said"}
+    definition = {"steps": [{"id": "each", "type": "foreach", "config": each}]}
+    stranger = api.with_key(None)
+
+    def path(hit: Any) -> str:
+        return "/orchestration/callbacks/" + str(hit.json["url"]).rsplit("/", 1)[1]
+
+    def answer(hit: Any) -> Reply:
+        if hit.json["i"] == 0:  # before the run waits
+            assert stranger.post(path(hit), {"n": 0}).status_code == 202
+        return Reply.json({})
+
+    receiver.answer = answer
+    run = execute(api, define(api, definition))
+    eventually(lambda: run_of(api, run)["status"] == "waiting" and len(receiver.hits) == 2, 15)
+    first, second = sorted(receiver.hits, key=lambda hit: hit.json["i"])
+    assert stranger.post(path(second) + "x", {}).status_code == 404
+    assert stranger.post(path(second)[:-4] + "AAAA", {}).status_code == 404
+    again = stranger.post(path(first), {"n": 7})
+    assert (again.status_code, again.json["code"]) == (409, "callback_used")
+    assert stranger.post(path(second), {"n": 1}).json == {"executionId": run, "status": "accepted"}
+    done = ended(api, run, eventually)
+    assert (done["status"], done["context"]["said"]) == ("completed", [{"n": 0}, {"n": 1}])
+    assert stranger.post(path(second), {"n": 1}).status_code == 409
