@@ -70,7 +70,7 @@ class Settings(BaseModel):
     public_url: str | None = Field(
         None,
         pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$",
-        description="URL under which receivers reach the API: claim checks lead there. Default: address and port of the API.",
+        description="URL under which receivers reach the API: claim checks and callbacks lead there. Default: address and port of the API.",
     )
     api_processes: int = Field(2, ge=1, le=64, description="API server processes.")
     api_threads: int = Field(16, ge=1, le=256, description="Threads in each API server process.")
@@ -103,11 +103,6 @@ class Settings(BaseModel):
     worker_concurrency: int = Field(32, ge=1, le=512, description="Calls under way at once in one worker process.")
     worker_grace_seconds: float = Field(
         30, ge=0, le=600, description="How long a stopping worker lets calls under way finish, seconds."
-    )
-
-    public_url: str | None = Field(
-        None,
-        description="Where those outside reach the API: what callback addresses of `wait_for_signal` begin with. Default: the host and port above.",
     )
 
     allow_cidrs: Networks = Field(

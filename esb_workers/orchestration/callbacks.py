@@ -44,8 +44,7 @@ class Callbacks:
     @classmethod
     def of(cls, settings: Settings) -> Callbacks:
         """By the settings of this process."""
-        base = settings.public_url or f"http://{settings.api_host}:{settings.api_port}"
-        return cls(settings.secret_keys, base.rstrip("/"))
+        return cls(settings.secret_keys, settings.base_url)
 
     def token(self, target: Target) -> str:
         """The token of a visit."""
