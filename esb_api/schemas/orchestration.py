@@ -233,7 +233,9 @@ class StepAnswer(Answer):
     input: Any
     output: Any
     error: Any
-    waiting_for: Annotated[str | None, Field(description="timer, signal, children, child, service:REASON.")] = None
+    waiting_for: Annotated[
+        str | None, Field(description="timer, signal, children, child, delivery, service:REASON.")
+    ] = None
     next_attempt_at: Annotated[str | None, Field(description="When it goes on by itself.")] = None
     started_at: Moment | None
     finished_at: Moment | None

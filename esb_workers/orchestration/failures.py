@@ -18,6 +18,7 @@ TOLERANCE_EXCEEDED: Final = "ToleranceExceeded"
 CONTEXT_TOO_LARGE: Final = "ContextTooLarge"
 CANCELLED: Final = "Cancelled"
 CONCURRENCY_LIMIT: Final = "ConcurrencyLimit"
+DELIVERY_FAILED: Final = "DeliveryFailed"
 INTERNAL_ERROR: Final = "InternalError"
 
 

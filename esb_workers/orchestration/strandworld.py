@@ -15,7 +15,7 @@ from esb_workers.orchestration.lookup import find_workflow
 from esb_workers.orchestration.programs import Programs
 from esb_workers.orchestration.strand import Strand
 from esb_workers.orchestration.world import Child, Ending, ForkView, Messages, OutgoingMessage, Services
-from esb_workers.store import executions, starts
+from esb_workers.store import executions, message_log, starts
 from esb_workers.store.engine import Database
 from esb_workers.store.ids import new_id
 from esb_workers.store.json import dumps
@@ -81,6 +81,12 @@ class StrandWorld:
             raise StepFailed(Failure(VALIDATION_ERROR, "callbacks need ESB_SECRET_KEYS"))
         target = Target(self._strand.loaded.execution_id, path, iteration)
         return {"token": self._callbacks.token(target), "url": self._callbacks.url(target)}
+
+    def message_status(self, message_id: str) -> str | None:
+        """What has become of a message that the run has sent; None: it is no longer kept."""
+        with self._database.cursor() as cursor:
+            found = message_log.find(cursor, message_id, self._strand.loaded.client_id)
+            return None if found is None else message_log.status(cursor, found)
 
     def signal(self, name: str, visit: int) -> tuple[Any] | None:
         """The payload of the signal that is this visit's, if it has come."""

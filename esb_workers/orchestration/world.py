@@ -109,6 +109,9 @@ class World(Protocol):
     def callback(self, path: str, iteration: int) -> Mapping[str, str]:
         """`{token, url}` that answers this visit of a `wait_for_signal`. May raise StepFailed."""
 
+    def message_status(self, message_id: str) -> str | None:
+        """What has become of a message that the run has sent; None: it is no longer kept."""
+
     def signal(self, name: str, visit: int) -> tuple[Any] | None:
         """The payload of the signal that is this visit's, if it has come."""
 

@@ -37,7 +37,7 @@ def pools(settings: Settings, database: Database) -> Iterator[None]:
 
 
 def define(api: ApiClient, name: str = "onboard", version: str = "1.0.0", **definition: Any) -> None:
-    body = {"name": name, "version": version, "definition": {"steps": [SET], **definition}}
+    body = {"name": name, "version": version, "definition": {"steps": [SET]} | definition}
     assert api.post("/orchestration/workflows", body).status_code == 201
 
 
@@ -127,3 +127,24 @@ def test_a_delivery_tried_again_after_a_crash_finds_the_run_it_started(
 def test_what_is_wrong_with_such_a_destination_is_named(api: ApiClient, destination: Any, path: str) -> None:
     refused = api.post("/routing/routes", {"name": "r", "pattern": "a", "destinations": [destination]})
     assert (refused.status_code, refused.json["errors"][0]["path"]) == (422, path)
+
+
+@pytest.mark.parametrize(("there", "status"), [(True, "completed"), (False, "failed")])
+def test_a_publish_step_waits_for_its_delivery(
+    api: ApiClient, pools: None, eventually: Eventually, there: bool, status: str
+) -> None:
+    define(api)
+    if there:
+        route(api)
+    config = {"messageType": "user.created", "payload": {"id": 3}, "waitForDelivery": True}
+    define(api, "teller", steps=[{"id": "p", "type": "publish", "config": config}])
+    started = api.post("/orchestration/execute", {"workflowName": "teller"}).json
+    path = f"/orchestration/executions/{started['executionId']}"
+    eventually(lambda: api.get(path).json["status"] == status, 15)
+    run = api.get(path).json
+    if there:
+        assert run["steps"][0]["output"]["status"] == "delivered"
+        assert len(api.get("/orchestration/executions").json["items"]) == 2
+    else:
+        assert (run["error"]["class"], run["error"]["status"]) == ("DeliveryFailed", "unroutable")
+    assert len(api.get("/routing/logs?messageType=user.created").json["items"]) == 1

@@ -73,7 +73,6 @@ def test_in_sequential_flow_list_order_is_the_order() -> None:
         ([{"id": "a", "type": "loop", "config": {"steps": [log("q")]}}], "definition.steps[0].config", "either while or until"),
         ([{"id": "a", "type": "service_call", "config": {"serviceName": "s"}}], "definition.steps[0].config", "method or path"),
         ([{"id": "a", "type": "publish", "config": {"messageType": "a..b"}}], "definition.steps[0].config.messageType", "words"),
-        ([{"id": "a", "type": "publish", "config": {"messageType": "a", "waitForDelivery": True}}], "definition.steps[0].config.waitForDelivery", "not available yet"),
         ([log("a", compensate={"type": "wait", "config": {"duration": 1}})], "definition.steps[0].compensate.type", "cannot compensate"),
         ([], "definition.steps", ""),
     ],

@@ -96,6 +96,10 @@ class TrialWorld:
             raise StepFailed(result)
         return key
 
+    def message_status(self, message_id: str) -> str | None:
+        """It is said to have arrived."""
+        return "delivered"
+
     def start(self, workflow: Mapping[str, str], child_id: str, given: Mapping[str, Any], *, wait: bool) -> None:
         """A run that is said to have started."""
         mock = self._mocks.draw(self._present().path)
