@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Celery threads that answer bells: one in the pump, one to wait behind it.
-BELL_THREADS = 2
+#: Celery threads that answer bells. While all of them do, the consumer stops listening, and is slow to begin again.
+BELL_THREADS = 4
 #: What happened to bells is told to Flower this often, seconds.
 EVENT_PAUSE = 1.0
 #: A worker whose threads all hold bells hears the next one this long after they were given back at most, seconds.

@@ -46,10 +46,10 @@ SUSPECT: Final = 2
 SUSPECT_PAUSE: Final = 0.2
 #: What is in flight under this process's name for longer, and unknown to it, is given back, seconds.
 UNKNOWN_AFTER: Final = 10.0
-#: Under load bells are held, and it takes Celery a moment to hear the next one. For this long after the last load the
-#: pump looks by itself, this often, seconds.
+#: While bells are held, and for a moment after, Celery hears no further one. For this long after its last row the pump
+#: looks by itself, this often, seconds: an empty look costs less than a bell.
 ATTENTIVE: Final = 0.25
-LOOK_AGAIN: Final = 0.005
+LOOK_AGAIN: Final = 0.004
 #: Of what a process has done, what it adds to the figures of all with its heartbeat.
 TOLD: Final = ("claimed", "recorded", "superseded")
 #: A bell is answered for at most this long, seconds: a drain never blocks a Celery thread for good.
@@ -253,7 +253,6 @@ class Engine(ABC):
     def _rest(self) -> None:
         """Sleep until a bell, the next timer, or the next poll. Under load, look again at once: without a bell."""
         if self._loaded():
-            self._attentive_until = time.monotonic() + ATTENTIVE
             return
         with self._idle:
             self._idle_count += 1
@@ -301,7 +300,9 @@ class Engine(ABC):
                 return []
             claims = self._with_one_suspect(cursor, worker, claims)
         if claims:
-            self._pace.note(len(claims), time.monotonic())
+            now = time.monotonic()
+            self._pace.note(len(claims), now)
+            self._attentive_until = now + ATTENTIVE
             self._held.update(dict.fromkeys(Held(c.id, c.attempt) for c in claims))
             drill.crash_point(drill.AFTER_CLAIM)
             self.figures.claimed += len(claims)
