@@ -208,8 +208,13 @@ def _responses(operation: Operation, refs: Refs) -> Json:
 
 def _content(model: type[BaseModel] | str, refs: Refs) -> Json:
     if isinstance(model, str):
-        return {model: {"schema": {"type": "object" if model == JSON else "string"}}}
+        return {model: {"schema": {"type": "object" if _is_json(model) else "string"}}}
     return {JSON: {"schema": refs[model, "serialization"]}}
+
+
+def _is_json(media_type: str) -> bool:
+    """`application/json`, or a type with the suffix `+json` (RFC 6839)."""
+    return media_type == JSON or media_type.endswith("+json")
 
 
 def refusals(operation: Operation) -> set[int]:
