@@ -13,7 +13,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from prometheus_client import multiprocess
 
-from esb_workers import garbage, logs
+from esb_workers import drill, garbage, logs
 from esb_workers.settings import Settings
 
 #: Connections waiting in memory: the heartbeat file of a worker must not wait for a busy disk.
@@ -59,8 +59,14 @@ class Server(BaseApplication):
             "worker_tmp_dir": _MEMORY if os.access(_MEMORY, os.W_OK) else None,
             "control_socket_disable": True,  # it would lie in the home directory
             "limit_request_line": 8190,
+            "post_fork": self._arm,
             "child_exit": _forget_process,
         }
+
+    def _arm(self, _server: Any, worker: Any) -> None:
+        """Fault drills only: the first processes die at the label, and those that replace them do not."""
+        if worker.age <= self._settings.api_processes:
+            drill.arm(self._settings.crash_at)
 
     def load(self) -> Any:
         """The application, made in each worker process after the fork: it holds connections."""
