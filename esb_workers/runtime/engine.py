@@ -38,14 +38,14 @@ DATABASE_PAUSE: Final = 0.5
 #: While the pump is busy it still makes timers ready this often, seconds.
 DUE_EVERY: Final = 0.1
 #: A claim whose answer takes longer than this is not acted on, seconds: the poll may be about to give it back.
-LATE_CLAIM: Final = 5.0
+LATE_CLAIM: Final = 4.0
 #: A row that so many workers have lost may be what killed them: a process holds one such row at a time, so that the
 #: innocent who were lost with it are never lost with it again, and only the guilty one comes to five.
 SUSPECT: Final = 2
 #: The other suspects are looked at again after this, seconds.
 SUSPECT_PAUSE: Final = 0.2
 #: What is in flight under this process's name for longer, and unknown to it, is given back, seconds.
-UNKNOWN_AFTER: Final = 10.0
+UNKNOWN_AFTER: Final = 7.0
 #: While bells are held, and for a moment after, Celery hears no further one. For this long after its last row the pump
 #: looks by itself, this often, seconds: an empty look costs less than a bell.
 ATTENTIVE: Final = 0.25
