@@ -137,11 +137,11 @@ class Advance(Ending):
                 failure = Failure(VALIDATION_ERROR, "the input is no JSON value of 64-bit numbers")
                 self._failed(step, move.path, failure, move.attempt)
                 return
-        if step.kind.effect and not move.resumed:
-            # One statement: what has happened stands, and this is about to.
-            strand.flush(
-                stand=min(mark, strand.kept), lease_seconds=LEASE_MARGIN + (step.timeout or step.kind.longest) / 1000
-            )
+        patience = step.kind.patience(call) if step.kind.effect else 0
+        if step.kind.effect and (not move.resumed or patience > step.kind.longest):
+            # One statement: what has happened stands, and this is about to. (After a wait it has begun already: only
+            # its time is needed.)
+            strand.flush(stand=min(mark, strand.kept), lease_seconds=LEASE_MARGIN + patience / 1000)
             if strand.control:
                 raise Reload
         outcome = self._run(call)
@@ -279,18 +279,23 @@ class Advance(Ending):
             size = strand.size + len(dumps(done.output)) + len(dumps(dict(done.names)))
             if size <= MAX_CONTEXT:
                 return size
-            size = len(dumps(self._context_with(done)))  # the sum is an upper bound: names are replaced
+            # The sum is an upper bound: names are replaced, and not every output is merged.
+            size = len(dumps(self._context_with(done)))
+            largest = max(size, len(dumps(done.output)))
         except TypeError:
             raise StepFailed(Failure(VALIDATION_ERROR, "the output is no JSON value of 64-bit numbers")) from None
-        if size > MAX_CONTEXT:
-            raise StepFailed(Failure(CONTEXT_TOO_LARGE, f"the context would be {size} characters, over {MAX_CONTEXT}"))
+        if largest > MAX_CONTEXT:
+            what = "context" if size > MAX_CONTEXT else "output"
+            raise StepFailed(
+                Failure(CONTEXT_TOO_LARGE, f"the {what} would be {largest} characters, over {MAX_CONTEXT}")
+            )
         return size
 
     def _context_with(self, done: Completed) -> dict[str, Any]:
         context = {**self.strand.state.context, **done.names, **(done.output if done.merge else {})}
         if done.at is not None:
             put(context, done.at, done.output)
-        return {"context": context, "output": done.output}
+        return context
 
     def _failed(self, step: Step, path: str, failure: Failure, attempt: int) -> None:
         strand, state = self.strand, self.strand.state

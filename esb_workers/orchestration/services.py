@@ -100,11 +100,25 @@ class ServiceCaller:
         with self._bulkhead.place(destination.name) as free:
             if not free:
                 return Held("busy", BUSY_RETRY)
-            with self._limits.place(destination.name, request.timeout_ms or 60_000) as refusal:
-                chosen = refusal or self._chooser.choose(destination, request.timeout_ms or 60_000)
+            longest = request.timeout_ms or self._longest(destination)
+            with self._limits.place(destination.name, longest) as refusal:
+                chosen = refusal or self._chooser.choose(destination, longest)
                 if isinstance(chosen, NotNow):
                     return _not_now(chosen, destination.name)
                 return self._attempt(request, chosen)
+
+    def longest(self, service: str, revision: int) -> int:
+        """What the registrations give an attempt at most, milliseconds. Raises Unavailable as `call` does."""
+        try:
+            destination = Destination.parse(service)
+        except ValueError:
+            return 0
+        self._directory.refresh(self._database, revision)
+        return self._longest(destination)
+
+    def _longest(self, destination: Destination) -> int:
+        times = (instance.timeout for instance in self._directory.named(destination.name))
+        return max((nearest(time, default=DEFAULT_TIMEOUT) for time in times), default=0)
 
     def _attempt(self, request: ServiceRequest, chosen: Chosen) -> ServiceReply:
         instance = chosen.instance

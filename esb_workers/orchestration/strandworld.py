@@ -15,7 +15,7 @@ from esb_workers.orchestration.lookup import find_workflow
 from esb_workers.orchestration.programs import Programs
 from esb_workers.orchestration.strand import Strand
 from esb_workers.orchestration.world import Child, Ending, ForkView, Messages, OutgoingMessage, Services
-from esb_workers.store import executions, message_log, starts
+from esb_workers.store import control, executions, message_log, starts
 from esb_workers.store.engine import Database
 from esb_workers.store.ids import new_id
 from esb_workers.store.json import dumps
@@ -151,9 +151,10 @@ class StrandWorld:
             executions.cull(cursor, self._strand.key.job, f"{path}~{fork}")
 
     def cull_all(self) -> None:
-        """Stop every child of this strand."""
+        """Stop every child of this strand, and let go of the run it waits for: upkeep cancels that."""
         with self._database.cursor() as cursor:
             executions.cull(cursor, self._strand.key.job, None)
+            control.abandon(cursor, self._strand.key.job)
 
     def completed(self, step_ids: Sequence[str]) -> list[tuple[str, Any]]:
         """(path, output) of completed visits of these steps that are not undone yet, in order of completion."""

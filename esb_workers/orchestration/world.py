@@ -52,6 +52,9 @@ class Services(Protocol):
     def call(self, request: ServiceRequest) -> ServiceReply:
         """One attempt at one instance. Never raises for what the outside world does."""
 
+    def longest(self, service: str, revision: int) -> int:
+        """The longest an attempt may take that names no timeout, milliseconds; 0: nobody bears the name."""
+
 
 class Messages(Protocol):
     """The message bus."""

@@ -30,6 +30,7 @@ class ScriptedServices:
     def __init__(self) -> None:
         self.calls: list[ServiceRequest] = []
         self.replies: dict[str, list[ServiceReply]] = {}
+        self.timeouts: dict[str, int] = {}
         self.on_call: Callable[[ServiceRequest], ServiceReply | None] = lambda request: None
         self._lock = threading.Lock()
 
@@ -39,6 +40,9 @@ class ScriptedServices:
             queue = self.replies.get(f"{request.service}/{request.path}") or self.replies.get(request.service) or []
             scripted = queue.pop(0) if queue else None
         return self.on_call(request) or scripted or Answer(200, {})
+
+    def longest(self, service: str, revision: int) -> int:
+        return self.timeouts.get(service, 10_000)
 
     def bodies(self) -> list[Any]:
         return [orjson.loads(call.body) if call.body else None for call in self.calls]

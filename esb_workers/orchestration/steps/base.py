@@ -188,6 +188,10 @@ class StepType:
         """The lists of steps inside a compiled config."""
         return ()
 
+    def patience(self, call: Call) -> int:
+        """How long this attempt may take before it is taken for lost, milliseconds."""
+        return call.step.timeout or self.longest
+
     def jumps(self, config: Any) -> Iterable[tuple[str, str]]:
         """Targets named in a compiled config: (path in config, step id)."""
         return ()

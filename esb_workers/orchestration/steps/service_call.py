@@ -97,6 +97,11 @@ class ServiceCall(StepType):
             shown["payload"] = config.payload(call.names)
         return shown
 
+    def patience(self, call: Call) -> int:
+        """A service may be given longer than a step that names no timeout."""
+        world = call.world
+        return call.step.timeout or max(self.longest, world.services.longest(call.input["serviceName"], world.revision))
+
     def run(self, call: Call) -> Outcome:
         reply = call.world.services.call(_request(call))
         if isinstance(reply, Answer):

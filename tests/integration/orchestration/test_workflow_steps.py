@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from esb_workers.orchestration.control import cancel_orphans
 from esb_workers.orchestration.world import Answer, Held
 from esb_workers.registry.catalogue import MessageTypes, TypeValues
 from esb_workers.store import control
@@ -369,6 +370,32 @@ def test_a_context_has_a_limit(bench: Bench) -> None:
     assert (done["status"], done["error"]["class"]) == ("failed", "ContextTooLarge")
 
 
+def test_what_a_step_replaces_no_longer_counts_towards_the_limit(bench: Bench) -> None:
+    bench.services.replies["svc"] = [Answer(200, {"x": letter * 600_000}) for letter in "ab"]
+    done = bench.run([service("a"), service("b")], flow="sequential")
+    assert (done["status"], done["context"]["x"][:1]) == ("completed", "b")
+
+
+def test_an_output_that_is_not_merged_has_the_same_limit(bench: Bench) -> None:
+    bench.services.replies["svc"] = [Answer(200, ["y" * 1_100_000])]
+    done = bench.run([service("a")])
+    assert (done["status"], done["error"]["class"]) == ("failed", "ContextTooLarge")
+
+
+def test_a_call_is_held_for_as_long_as_its_service_may_take(bench: Bench) -> None:
+    bench.services.timeouts["svc"] = 1_800_000
+    bench.services.replies["svc"] = [Held("maintenance", 1), Answer(200, {})]
+    left: list[float] = []
+
+    def look(request: Any) -> None:
+        left.extend(row[0] for row in bench.query("select extract(epoch from lease_until - now())::float8 from job"))
+
+    bench.services.on_call = look
+    done = bench.run([service("a")])
+    assert done["status"] == "completed" and len(left) == 2, "the first found the service in maintenance"
+    assert min(left) > 1800
+
+
 def test_a_published_message_is_accepted_once_however_often_its_step_is_tried(bench: Bench) -> None:
     config = {"messageType": "order.${kind}", "payload": {"n": "${n}"}, "headers": {"h": "${n}"}, "orderingKey": "k"}
     id_ = bench.start(
@@ -455,6 +482,25 @@ def test_a_step_that_takes_too_long_fails(bench: Bench, step: dict[str, Any]) ->
     (error,) = [d["error"] for t, _, d in bench.events(done["id"]) if t == "step.failed"]
     assert (error["class"], error["step"]) == ("Timeout", "s")
     assert bench.query("select count(*) from job") == [(0,)]
+
+
+@pytest.mark.parametrize("inside", [None, "loop", "parallel"])
+def test_a_sub_workflow_that_takes_too_long_is_cancelled(bench: Bench, inside: str | None) -> None:
+    bench.define([{"id": "w", "type": "wait", "config": {"duration": 3_600_000}}], name="child")
+    step = {"id": "s", "type": "sub_workflow", "config": {"workflowName": "child"}}
+    if inside == "loop":
+        step = {"id": "l", "type": "loop", "config": {"while": "true", "steps": [step]}}
+    elif inside == "parallel":
+        step = {"id": "p", "type": "parallel", "config": {"branches": [{"name": "b", "steps": [step]}]}}
+    after = {"id": "x", "type": "wait", "config": {"duration": 3_600_000}}
+    bench.start(bench.define([{**step, "timeout": 60, "onFailure": "x"}, after]))
+    bench.settle()
+    assert cancel_orphans(bench.database) == 1
+    statuses = bench.query(
+        "select e.status from execution e join workflow w on w.id = e.workflow_id where w.name = 'child'"
+    )
+    assert statuses == [("cancelled",)]
+    assert bench.query("select count(*) from execution where status = 'open'") == [(1,)], "its parent goes on"
 
 
 def steer(bench: Bench, action: str, id_: str) -> str | None:
