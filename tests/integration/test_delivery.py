@@ -493,7 +493,7 @@ def test_an_attempt_that_comes_back_when_another_has_been_made_is_superseded(wor
     found = {"id": delivery, "o": "ok", "detail": {"statusCode": 200}}
     assert (
         deliveries.record(
-            world.database, first, [found | {"attempt": lost.attempt}], disables={}, replies={}, onwards={}
+            world.database, first, [found | {"attempt": lost.attempt}], disables={}, replies={}, onwards={}, forms={}
         ).ids
         == []
     )
@@ -501,7 +501,7 @@ def test_an_attempt_that_comes_back_when_another_has_been_made_is_superseded(wor
     attempts = world.sql("select number, outcome, detail->>'statusCode' from attempt where delivery_id = %s", delivery)
     assert attempts == [(1, "superseded", "200")]
     assert deliveries.record(
-        world.database, second, [found | {"attempt": taken.attempt}], disables={}, replies={}, onwards={}
+        world.database, second, [found | {"attempt": taken.attempt}], disables={}, replies={}, onwards={}, forms={}
     ).ids
 
 
