@@ -1,6 +1,6 @@
 """Fault drills: a whole bus, a fault, and proof from the receivers' own log that nothing was lost or doubled.
 
-    python -m tests.drills                all twenty
+    python -m tests.drills                all of them
     python -m tests.drills kill-worker 7  some, by name or number
     python -m tests.drills --times 3      each several times in a row
     python -m tests.drills --list         what there is

@@ -17,12 +17,23 @@ from tests.drills.scene import Scene
 
 Play = Callable[[Scene], None]
 
-_MODULES: Final = ("workers", "broker", "database", "network", "clocks", "destinations", "poison", "backlog", "crashes")
+_MODULES: Final = (
+    "workers",
+    "broker",
+    "database",
+    "network",
+    "clocks",
+    "destinations",
+    "poison",
+    "backlog",
+    "crashes",
+    "workflows",
+)
 
 
 @dataclass(frozen=True)
 class Drill:
-    """One of the twenty. `quick`: has a short form that runs in CI."""
+    """One of them. `quick`: has a short form that runs in CI."""
 
     number: int
     name: str

@@ -36,17 +36,17 @@ def database_restart(scene: Scene) -> None:
     with scene.load(Plan(per_second=40)) as load:
         for _ in range(1 if scene.quick else 3):
             time.sleep(1.0)
-            _postmaster(scene).send_signal(
+            postmaster(scene).send_signal(
                 signal.SIGQUIT
             )  # as `pg_ctl -m immediate`: sessions are dropped, the log is replayed
-            returned = _returned(scene)
+            returned = returned_at(scene)
             _accepts_again(scene, load, returned)
         scene.healed()
         time.sleep(1.0)
     scene.settle(within=LEASE + SWEEP + 5)
     with scene.load(Plan(per_second=40)) as load:
         time.sleep(1.0)
-        with _frozen(_postmaster(scene)):
+        with _frozen(postmaster(scene)):
             time.sleep(5 if scene.quick else 30)
         returned = time.monotonic()
         scene.healed()
@@ -77,7 +77,7 @@ def disk_full(scene: Scene) -> None:
             )
             time.sleep(2.0)
             filler.unlink()
-            returned = _returned(scene)
+            returned = returned_at(scene)
             _accepts_again(scene, load, returned, within=20.0)  # its supervisor waits between starts that fail
         scene.healed()
         time.sleep(1.0)
@@ -113,7 +113,7 @@ def no_connections(scene: Scene) -> None:
 # --- what they share -------------------------------------------------------------------------------------
 
 
-def _postmaster(scene: Scene) -> psutil.Process:
+def postmaster(scene: Scene) -> psutil.Process:
     """The embedded server's first process: the one that is not another one's child."""
     servers = [p for p in scene.bus.processes("postgres") if p.name() == "postgres"]
     pids = {p.pid for p in servers}
@@ -121,7 +121,7 @@ def _postmaster(scene: Scene) -> psutil.Process:
     return found
 
 
-def _returned(scene: Scene) -> float:
+def returned_at(scene: Scene) -> float:
     """Wait until the database takes connections; that moment."""
 
     def there() -> bool:

@@ -208,10 +208,10 @@ class Scene:
         (self.folder / "sent.json").write_text(json.dumps(told))  # beside the journal, for whoever asks why
         result = self.result
         result.violations += check(history, self.expected)
-        result.accepted = sum(s.outcome == OK for s in self.sent)
-        result.unknown = sum(s.outcome == "unknown" for s in self.sent)
-        result.arrived = len({a.n for a in history.arrivals if a.status < 300})
-        result.twice = sent_twice(history)
+        result.accepted += sum(s.outcome == OK for s in self.sent)
+        result.unknown += sum(s.outcome == "unknown" for s in self.sent)
+        result.arrived += len({a.n for a in history.arrivals if a.status < 300})
+        result.twice += sent_twice(history)
         return result
 
 

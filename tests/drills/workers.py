@@ -33,9 +33,9 @@ def kill_worker(scene: Scene) -> None:
     with scene.load(Plan(per_second=20)):
         for number in range(rounds):
             pool, role = (2, "esb worker delivery") if number % 3 else (1, "esb worker routing")
-            scene.wait(lambda pool=pool, role=role: len(_at_work(scene, pool, role)) > 1, 60, f"two of {role} at work")
+            scene.wait(lambda pool=pool, role=role: len(at_work(scene, pool, role)) > 1, 60, f"two of {role} at work")
             time.sleep(0.5 + chance.random())
-            victim = chance.choice(_at_work(scene, pool, role))
+            victim = chance.choice(at_work(scene, pool, role))
             victim.kill()
             killed = time.monotonic()
             held |= dict.fromkeys(_held_by(scene, victim.pid), killed)
@@ -143,7 +143,7 @@ def rolling_restart(scene: Scene) -> None:
     before.compare(scene)
 
 
-def _at_work(scene: Scene, pool: int, role: str) -> list[psutil.Process]:
+def at_work(scene: Scene, pool: int, role: str) -> list[psutil.Process]:
     """Worker processes that have registered: one that is killed while it starts shows nothing."""
     rows = scene.sql("select pid from worker where pool = %s and dead_at is null and beat_until > now()", pool)
     pids = {pid for (pid,) in rows}
