@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import psutil
 import psycopg2
 
+from esb_workers import drill as crash
 from tests.drills.catalogue import drill
 from tests.drills.database import postmaster, returned_at
 from tests.drills.runs import Runs
@@ -19,6 +20,8 @@ from tests.drills.scene import LEASE, Scene
 from tests.drills.workers import at_work
 
 ROLE, POOL = "esb worker orchestration", 3
+#: Crash points on the way of a strand; at the others the process dies that accepts a run.
+IN_WORKERS = (crash.AFTER_CLAIM, crash.AFTER_CALL_BEFORE_RECORD, crash.MID_BATCH)
 #: From a worker's death until everything it held is in other hands or free to be, seconds.
 RECOVERY = LEASE + 5.0
 
@@ -58,9 +61,44 @@ def workflow_kills(scene: Scene) -> None:
         deaths.judge()
 
 
+@drill(
+    22,
+    "workflow-crash-points",
+    "under 500 runs, processes die at each of the crash points, again and again: all end as if nothing had happened",
+)
+def workflow_crash_points(scene: Scene) -> None:
+    count, deaths_each = (40, 1) if scene.quick else (500, 4)
+    bus = scene.start_bus(receivers=())
+    runs = Runs(scene)
+    share = count // len(crash.LABELS)
+    with _deaths(scene) as deaths:
+        for turn, label in enumerate(crash.LABELS):
+            if label not in IN_WORKERS:  # the API is armed, which is stopped for that: by nobody's death
+                with deaths.excused():
+                    bus.stop()
+                    bus.start(crash_at=label)
+            before, so_far = set(_pids(scene)), deaths.count
+            numbers = range(turn * share, (turn + 1) * share)
+            runs.start(numbers)
+            with runs.signalled(numbers, share / 5):
+                if label in IN_WORKERS:
+                    for _ in range(deaths_each):
+                        deaths.expect(scene.spawn("worker", "orchestration", crash_at=label))
+            died = len(before - set(_pids(scene))) + deaths.count - so_far
+            scene.require(died > 0, "drill", f"nothing died at {label}")
+            scene.result.notes.append(f"{label}: {died} died, {runs.under_way()} runs under way")
+        scene.healed()
+        runs.settle(patience=120)
+        deaths.judge()
+
+
 def _signal(runs: Runs, numbers: list[int], per_second: float) -> None:
     with runs.signalled(numbers, per_second):
         pass
+
+
+def _pids(scene: Scene) -> list[int]:
+    return [p.pid for role in ("esb worker", "esb api") for p in scene.bus.processes(role)]
 
 
 def _crash_database(scene: Scene, deaths: Deaths) -> None:
@@ -82,6 +120,15 @@ class Deaths:
     def kill(self, process: psutil.Process) -> None:
         """`kill -9`."""
         process.kill()
+        self._note(process.pid)
+
+    def expect(self, process: psutil.Popen, seconds: float = 60.0) -> None:
+        """Wait until a process has killed itself."""
+        try:
+            process.wait(seconds)
+        except psutil.TimeoutExpired:
+            self._scene.require(False, "drill", "a process with a crash point did not come to it")
+            return
         self._note(process.pid)
 
     def _note(self, pid: int) -> None:
