@@ -41,6 +41,7 @@ class Incoming(NamedTuple):
 
     body: MessageBody
     event_source: str | None = None
+    traceparent: str | None = None  # the event's own: where it began, whoever hands it on
 
 
 #: Reads one message out of a request. Raises Invalid.
@@ -132,7 +133,7 @@ def new_message(call: Call, incoming: Incoming) -> NewMessage:
         deliver_at=body.deliver_at,
         expires_at=body.expires_at,
         reply_to=body.reply_to,
-        traceparent=call.traceparent,
+        traceparent=incoming.traceparent or call.traceparent,
         judged=judged.revision,
         warning=judged.warning,
     )

@@ -15,6 +15,7 @@ from esb_workers import logs
 from esb_workers.errors import Malformed, TooLarge, UnsupportedMediaType
 from esb_workers.store.ids import new_id
 from esb_workers.strictjson import parse_json
+from esb_workers.transport.attributes import TRACEPARENT
 
 if TYPE_CHECKING:
     from esb_api.context import Api
@@ -28,7 +29,6 @@ _PATIENCE: Final = 16
 _PIECE: Final = 1 << 16
 
 _VISIBLE: Final = re.compile(r"[!-~]{1,200}")
-_TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Call(Request):
@@ -74,7 +74,7 @@ class Call(Request):
     def traceparent(self) -> str:
         """The caller's W3C `traceparent`, or a new one; W3C has an invalid one ignored."""
         given = self.environ.get("HTTP_TRACEPARENT", "")
-        if _TRACEPARENT.fullmatch(given):
+        if TRACEPARENT.fullmatch(given):
             return str(given)
         # Not secrets: they name, and random numbers from the kernel would each let go of the interpreter's lock.
         return f"00-{random.getrandbits(128):032x}-{random.getrandbits(64):016x}-01"

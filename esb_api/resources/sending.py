@@ -99,8 +99,8 @@ def send_events(call: Call) -> Response:
     """Send CloudEvents 1.0: binary, structured or batched, as the content type says.
 
     `type` becomes `messageType`, `id` `messageId`, `data` the payload, all other attributes headers; `partitionkey`
-    is the `orderingKey` too, `expirytime` is `expiresAt`. Data that is no JSON becomes `{"contentType", "base64"}`. An
-    event is known by `source` and `id`: sent again, it is accepted once.
+    is the `orderingKey` too, `expirytime` is `expiresAt`, a valid `traceparent` goes before the header's. Data that is
+    no JSON becomes `{"contentType", "base64"}`. An event is known by `source` and `id`: sent again, it is taken once.
     """
     content_type = call.environ.get("CONTENT_TYPE") or None
     if cloudevents.mode_of(content_type) == "batched":
@@ -148,4 +148,4 @@ def _incoming(event: IncomingEvent) -> Incoming:
         raise Invalid(faults) from None
     if body.expires_at is not None and body.expires_at <= datetime.now(UTC):
         raise Invalid([FieldError("expirytime", "must lie in the future")])
-    return Incoming(body, event.source)
+    return Incoming(body, event.source, event.traceparent)

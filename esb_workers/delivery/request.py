@@ -33,7 +33,7 @@ def build(prepared: Prepared, message: StoredMessage, payload: str, instance: In
         time=to_wire(message.created_at) or "",
         correlation_id=message.correlation_id,
         data=payload if check is None else json.dumps({"dataref": check["url"], "bytes": check["bytes"]}),
-        dataref=None if check is None else check["url"],
+        dataref=_dataref(prepared) if check is None else check["url"],
     )
     headers, body = cloudevents.encode(event, instance.format)
     headers += signing.headers(instance.keys(now), delivery_id, int(now), body)
@@ -56,6 +56,11 @@ def _event_id(prepared: Prepared, message: StoredMessage) -> str:
     index = (prepared.claim.cursor or {}).get("index")
     base = message.external_id or message.id
     return base if index is None else f"{base}-{index}"
+
+
+def _dataref(prepared: Prepared) -> str | None:
+    """Where the sender says that the payload lies: an event's attribute is a header of the message."""
+    return next((text for name, text in prepared.headers.items() if name.lower() == "dataref" and text), None)
 
 
 def _extensions(message: StoredMessage, trace: str) -> dict[str, str]:

@@ -50,6 +50,10 @@ def compile_mapping(mapping: Mapping[str, Any]) -> dict[str, Template]:
             continue
         try:
             found[name] = compile_template(value, f"mapping.{name}")
+            if found[name].looks_up:
+                faults.append(
+                    FieldError(f"mapping.{name}", "cannot look into lookup tables: a route's expressions can")
+                )
         except Invalid as error:
             faults += error.errors
     if faults:
@@ -133,6 +137,7 @@ def _new_message(fields: Mapping[str, Any], listener_id: str, max_bytes: int, ju
         if texts["messageId"] is not None
         else None,
         ordering_key=texts["orderingKey"],
+        traceparent=fields.get("traceparent"),
         judged=judged.revision,
         warning=judged.warning,
     )

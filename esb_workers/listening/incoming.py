@@ -82,7 +82,7 @@ def _event(incoming: Incoming) -> IncomingEvent | None:
     """The CloudEvent that a message is, in binary or structured mode, if it is one."""
     media = (incoming.content_type or "").partition(";")[0].strip().lower()
     if media == STRUCTURED_TYPE:
-        return cloudevents.from_object(parse_json(incoming.body))
+        return cloudevents.from_object(parse_json(incoming.body), parse_json)
     plain = texts(incoming.headers)
     attributes = {
         name[len(prefix) :]: text for name, text in plain.items() for prefix in _PREFIXES if name.startswith(prefix)
@@ -90,7 +90,7 @@ def _event(incoming: Incoming) -> IncomingEvent | None:
     if "specversion" not in attributes:
         return None
     value = attributes | {"data": None}
-    event = cloudevents.from_object(value)
+    event = cloudevents.from_object(value, parse_json)
     others = {name: text for name, text in plain.items() if not name.startswith(_PREFIXES)}
     return IncomingEvent(
         event.id, event.source, event.type, body_of(incoming), others | event.headers, event.correlation_id
@@ -104,5 +104,8 @@ def _of_event(event: IncomingEvent) -> dict[str, Any]:
         "messageType": event.type,
         "payload": event.payload,
         "headers": event.headers,
+        "orderingKey": event.headers.get("partitionkey"),
+        "traceparent": event.traceparent,
+        "correlationId": visible(event.correlation_id) if event.correlation_id else None,
     }
-    return fields | ({"correlationId": visible(event.correlation_id)} if event.correlation_id else {})
+    return {name: value for name, value in fields.items() if value is not None or name == "payload"}

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import unquote_to_bytes
 
-from esb_workers.errors import FieldError, Invalid, UnsupportedMediaType
+from esb_workers.errors import FieldError, Invalid, Malformed, UnsupportedMediaType
+from esb_workers.transport import attributes as rules
+from esb_workers.transport.attributes import REQUIRED, TRACEPARENT
 from esb_workers.transport.request import HOP_BY_HOP
 
 Format = Literal["binary", "structured", "payload"]
@@ -28,11 +30,9 @@ Pairs = list[tuple[str, str]]
 # §3.1.3.2: what stands in a header as it is: U+0021 to U+007E but the quote and the per cent sign.
 _TO_ENCODE = re.compile(r"[^!#$&-~]")
 _NOT_IN_URI = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]")
-_NAME = re.compile(r"[a-z0-9]+")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _RESERVED_PREFIXES = ("ce-", "webhook-", "content-")
 _RESERVED = HOP_BY_HOP | {"host", "authorization", "idempotency-key"}
-_REQUIRED = ("specversion", "id", "source", "type")
 
 
 # --- out -----------------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ class OutgoingEvent:
     correlation_id: str
     data: str
     extensions: Mapping[str, str] = field(default_factory=dict)
-    dataref: str | None = None  # where the data is, when `data` is only a receipt for it
+    dataref: str | None = None  # where the data is, too or alone
 
 
 def encode(event: OutgoingEvent, form: Format) -> tuple[Pairs, bytes]:
@@ -61,14 +61,14 @@ def encode(event: OutgoingEvent, form: Format) -> tuple[Pairs, bytes]:
         headers += [
             ("ce-specversion", "1.0"),
             ("ce-id", encode_value(event.id)),
-            ("ce-source", _source_header(event.source)),
+            ("ce-source", _uri_header(event.source)),
             ("ce-type", encode_value(event.type)),
             ("ce-time", event.time),
             ("ce-correlationid", encode_value(event.correlation_id)),
             *((f"ce-{name}", encode_value(value)) for name, value in event.extensions.items()),
         ]
         if event.dataref is not None:
-            headers.append(("ce-dataref", encode_value(event.dataref)))
+            headers.append(("ce-dataref", _uri_header(event.dataref)))
     return headers, event.data.encode()
 
 
@@ -84,7 +84,7 @@ def _envelope(event: OutgoingEvent) -> str:
         **event.extensions,
     }
     if event.dataref is not None:
-        attributes["dataref"] = event.dataref
+        attributes["dataref"] = uri_reference(event.dataref)
     # The payload goes in as text: read and written anew, its numbers and key order could change.
     return f'{json.dumps(attributes, ensure_ascii=False)[:-1]}, "data": {event.data}}}'
 
@@ -99,10 +99,10 @@ def uri_reference(text: str) -> str:
     return _NOT_IN_URI.sub(_percent, text)
 
 
-def _source_header(source: str) -> str:
+def _uri_header(reference: str) -> str:
     # One round of encoding does for both the URI and the header: decoded once, as receivers do, the header
-    # is the source that was sent, whatever characters that holds.
-    return re.sub(r"[\\^`{|}<>]", _percent, encode_value(source))
+    # is the reference that was sent, whatever characters that holds.
+    return re.sub(r"[\\^`{|}<>]", _percent, encode_value(reference))
 
 
 def _percent(match: re.Match[str]) -> str:
@@ -137,6 +137,12 @@ class IncomingEvent:
     headers: dict[str, str] = field(default_factory=dict)
     correlation_id: str | None = None
 
+    @property
+    def traceparent(self) -> str | None:
+        """The trace that the event began in, if it names a valid one."""
+        found = self.headers.get("traceparent", "")
+        return found if TRACEPARENT.fullmatch(found) else None
+
 
 Mode = Literal["binary", "structured", "batched"]
 Loads = Callable[[bytes], Any]
@@ -164,7 +170,7 @@ def decode(headers: Iterable[tuple[str, str]], body: bytes, loads: Loads) -> Inc
     pairs = list(headers)
     content_type = next((value for name, value in pairs if name.lower() == "content-type"), None)
     if mode_of(content_type) == "structured":
-        return from_object(loads(body))
+        return from_object(loads(body), loads)
     attributes, errors = _binary_attributes(pairs)
     if "datacontenttype" in attributes:
         errors.append(FieldError("ce-datacontenttype", "must not be sent: Content-Type takes its place"))
@@ -178,18 +184,18 @@ def decode_batch(body: bytes, loads: Loads) -> list[IncomingEvent | Invalid]:
     items = loads(body)
     if not isinstance(items, list):
         raise Invalid([FieldError("", "a batch must be a JSON array of events")])
-    return [_event_or_error(item) for item in items]
+    return [_event_or_error(item, loads) for item in items]
 
 
-def _event_or_error(item: Any) -> IncomingEvent | Invalid:
+def _event_or_error(item: Any, loads: Loads) -> IncomingEvent | Invalid:
     try:
-        return from_object(item)
+        return from_object(item, loads)
     except Invalid as error:
         return error
 
 
-def from_object(value: Any) -> IncomingEvent:
-    """An event in the JSON format. Raises Invalid."""
+def from_object(value: Any, loads: Loads) -> IncomingEvent:
+    """An event in the JSON format; `loads` reads what it holds as base64. Raises Invalid."""
     if not isinstance(value, dict):
         raise Invalid([FieldError("", "an event must be a JSON object")])
     if "data" in value and "data_base64" in value:
@@ -198,15 +204,13 @@ def from_object(value: Any) -> IncomingEvent:
     for name, item in value.items():
         if name in ("data", "data_base64") or item is None:
             continue
-        if not isinstance(item, str | bool | int) or (name in _REQUIRED and not isinstance(item, str)):
-            errors.append(
-                FieldError(name, "must be a string" if name in _REQUIRED else "must be a string, boolean or integer")
-            )
-        else:
-            attributes[name] = item if isinstance(item, str) else json.dumps(item)
+        try:
+            attributes[name] = rules.as_text(name, item)
+        except ValueError as error:
+            errors.append(FieldError(name, str(error)))
     if errors:
         raise Invalid(errors)
-    return _event(attributes, _structured_payload(value, attributes.get("datacontenttype")))
+    return _event(attributes, _structured_payload(value, attributes.get("datacontenttype"), loads))
 
 
 def _binary_attributes(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, str], list[FieldError]]:
@@ -240,37 +244,35 @@ def decode_value(text: str) -> str:
 
 
 def _event(attributes: dict[str, str], payload: Any, prefix: str = "") -> IncomingEvent:
-    errors = [FieldError(prefix + name, "is required") for name in _REQUIRED if not attributes.get(name)]
-    if attributes.get("specversion") not in (None, "", "1.0"):
-        errors.append(FieldError(prefix + "specversion", "must be 1.0"))
-    for name, value in attributes.items():
-        if not _NAME.fullmatch(name):
-            errors.append(FieldError(prefix + name, "attribute names are lower-case letters and digits"))
-        elif "\x00" in value:
-            errors.append(FieldError(prefix + name, "must not hold U+0000"))
+    errors = rules.faults(attributes, prefix)
     if errors:
         raise Invalid(errors)
-    rest = {name: value for name, value in attributes.items() if name not in (*_REQUIRED, "datacontenttype")}
+    rest = {name: value for name, value in attributes.items() if name not in (*REQUIRED, "datacontenttype")}
     correlation = attributes.get("correlationid")
     return IncomingEvent(attributes["id"], attributes["source"], attributes["type"], payload, rest, correlation)
 
 
-def _structured_payload(value: dict[str, Any], content_type: str | None) -> Any:
+def _structured_payload(value: dict[str, Any], content_type: str | None, loads: Loads) -> Any:
     if "data_base64" in value:
-        return _from_base64(value["data_base64"], content_type)
+        return _from_base64(value["data_base64"], content_type, loads)
     data = value.get("data")
     if isinstance(data, str) and content_type is not None and not is_json(content_type):
         return _opaque(data.encode("utf-8", "replace"), content_type)
     return data
 
 
-def _from_base64(text: Any, content_type: str | None) -> dict[str, str]:
+def _from_base64(text: Any, content_type: str | None, loads: Loads) -> Any:
     try:
         data = base64.b64decode(text, validate=True) if isinstance(text, str) else None
     except (binascii.Error, ValueError):
         data = None
     if data is None:
         raise Invalid([FieldError("data_base64", "must be base64")])
+    if content_type is not None and is_json(content_type):
+        try:
+            return loads(data)
+        except Malformed as error:
+            raise Invalid([FieldError("data_base64", f"is said to be JSON: {error.detail}")]) from None
     return _opaque(data, content_type or "application/octet-stream")
 
 

@@ -308,6 +308,8 @@ def test_what_is_no_queue_is_refused_and_a_password_is_never_shown(api: ApiClien
         assert (refused.status_code, refused.json["errors"][0]["path"]) == (422, "url"), refused.text
     wrong = api.post(PATH, {"name": "x", "url": "amqp://h/?queue=q", "mapping": {"payload": {"a": "${1 +}"}}})
     assert wrong.json["errors"][0]["path"] == "mapping.payload.a"
+    wrong = api.post(PATH, {"name": "x", "url": "amqp://h/?queue=q", "mapping": {"source": "${lookup('t', 'k')}"}})
+    assert (wrong.status_code, wrong.json["errors"][0]["path"]) == (422, "mapping.source")
     body = {"name": "x", "url": "amqp://me:topsecret@127.0.0.1:1/?queue=q", "enabled": False}
     made = api.post(PATH, body)
     assert "topsecret" not in made.text and made.json["url"] == "amqp://me@127.0.0.1:1/?queue=q"

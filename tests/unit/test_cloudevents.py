@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esb_workers.errors import Invalid, UnsupportedMediaType
+from esb_workers.strictjson import parse_json
 from esb_workers.transport import cloudevents as ce
 
 EVENT = ce.OutgoingEvent(
@@ -18,6 +19,8 @@ EVENT = ce.OutgoingEvent(
 )
 BINARY = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/shop"), ("ce-type", "order.placed")]
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=50)
+#: What an attribute may hold: no controls, nothing that is no character.
+VALUE = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Cn"]), min_size=1, max_size=50)
 
 
 def test_binary_mode_puts_attributes_in_headers_and_sends_the_payload_byte_for_byte() -> None:
@@ -111,7 +114,7 @@ def test_message_headers_are_passed_on_as_sent_and_encoded_and_give_way_to_the_s
 
 
 def decode(headers: list[tuple[str, str]], body: Any = b"") -> ce.IncomingEvent:
-    return ce.decode(headers, body if isinstance(body, bytes) else json.dumps(body).encode(), json.loads)
+    return ce.decode(headers, body if isinstance(body, bytes) else json.dumps(body).encode(), parse_json)
 
 
 def structured(**changes: Any) -> ce.IncomingEvent:
@@ -166,12 +169,93 @@ def test_an_event_without_a_required_attribute_is_refused(missing: str) -> None:
         ({"Bad-Name": "x"}, "Bad-Name"),
         ({"nested": {}}, "nested"),
         ({"half": 1.5}, "half"),
+        ({"count": 2**31}, "count"),
+        ({"subject": ""}, "subject"),
+        ({"subject": 5}, "subject"),
+        ({"subject": "a\nb"}, "subject"),
+        ({"subject": "a\ufffe"}, "subject"),
+        ({"subject": "a\ud800"}, "subject"),
+        ({"time": "yesterday"}, "time"),
+        ({"time": "2026-01-31T08:00:00"}, "time"),
+        ({"dataschema": ""}, "dataschema"),
+        ({"dataschema": "/relative"}, "dataschema"),
+        ({"datacontenttype": "json"}, "datacontenttype"),
+        ({"dataref": ""}, "dataref"),
+        ({"specversion": "1"}, "specversion"),
+        ({"bad_name": "x"}, "bad_name"),
+        ({"": "x"}, ""),
+        ({"data_base64": "e30", "datacontenttype": "application/json"}, "data_base64"),
+        ({"data_base64": "ew==", "datacontenttype": "application/json"}, "data_base64"),
     ],
 )
 def test_a_structured_event_that_breaks_a_rule_is_refused_by_name(changes: dict[str, Any], path: str) -> None:
     with pytest.raises(Invalid) as caught:
         structured(**changes)
     assert [error.path for error in caught.value.errors] == [path]
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        {"time": "2026-01-31T08:00:00.123456789Z"},
+        {"time": "2016-12-31T23:59:60Z"},
+        {"time": "2026-01-31T08:00:00-08:00"},
+        {"dataschema": "https://example.com/schema#v1"},
+        {"dataschema": "urn:example:1"},
+        {"subject": "käse 😀"},
+        {"note": ""},
+        {"count": -(2**31)},
+        {"averylongnameofanextension": "x"},
+    ],
+)
+def test_an_event_that_keeps_the_rules_is_taken(fine: dict[str, Any]) -> None:
+    ((name, value),) = fine.items()
+    assert structured(**fine).headers[name] == str(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ce-data", "x"), ("ce-my_name", "x"), ("ce-", "x"), ("ce-subject", ""), ("ce-note", "a%0Ab"), ("ce-time", "now")],
+)
+def test_a_header_that_breaks_a_rule_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        decode([*BINARY, (name, value)])
+    assert [error.path for error in caught.value.errors] == [name]
+
+
+@pytest.mark.parametrize(
+    ("value", "means"),
+    [
+        ("%2541", "%41"),  # one round, not two
+        ("%61b", "ab"),  # encoded without need
+        ("100%", "100%"),  # not an encoded byte: older senders leave the sign as it is
+        ("%zz", "%zz"),
+        ("a b", "a b"),
+        ('"a"b', '"a"b'),  # not quoted as a whole
+        ("caf\u00c3\u00a9", "café"),  # UTF-8 as it is, as a server hands it on
+    ],
+)
+def test_a_header_value_is_decoded_once(value: str, means: str) -> None:
+    assert ce.decode_value(value) == means
+
+
+def test_json_in_base64_is_read_as_json() -> None:
+    data = base64.b64encode(b'{"a": [1]}').decode()
+    assert structured(data_base64=data, datacontenttype="application/json").payload == {"a": [1]}
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(("sent", "taken"), [(TRACE, TRACE), ("00-" + "0" * 32 + TRACE[35:], None), ("rubbish", None)])
+def test_a_trace_context_that_names_no_trace_is_not_one(sent: str, taken: str | None) -> None:
+    assert structured(traceparent=sent).traceparent == taken
+
+
+def test_where_the_data_lies_goes_out_as_an_attribute() -> None:
+    sent = ce.OutgoingEvent("1", "/s", "t", "2026-01-31T08:00:00.000Z", "c", "{}", dataref="https://x.example/a b")
+    assert dict(ce.encode(sent, "binary")[0])["ce-dataref"] == "https://x.example/a%20b"
+    assert json.loads(ce.encode(sent, "structured")[1])["dataref"] == "https://x.example/a%20b"
 
 
 def test_datacontenttype_must_not_be_a_header() -> None:
@@ -207,7 +291,7 @@ def test_event_formats_other_than_json_are_refused(content_type: str) -> None:
         ce.mode_of(content_type)
 
 
-@given(TEXT, TEXT, TEXT)
+@given(VALUE, VALUE, VALUE)
 def test_what_goes_out_binary_comes_in_the_same(name: str, source: str, kind: str) -> None:
     headers, body = ce.encode(ce.OutgoingEvent(name, source, kind, "2026-01-31T08:00:00.000Z", "c", "[1]"), "binary")
     event = ce.decode(headers, body, json.loads)
