@@ -1,4 +1,4 @@
-"""A RabbitMQ node of the tests' own: free ports, a temporary folder, ended by its pid."""
+"""A RabbitMQ node of the tests' own: free ports, a temporary folder, ended by its pid, or with the tests' process."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import subprocess
 import time
 from pathlib import Path
 
+from esb_workers.node import launch
 from tests.support.bus import free_port
 
 #: Where Debian puts what its wrapper in /usr/sbin would start as another user.
 _SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 _START_SECONDS = 90.0
+_PATH = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
 
 
 class RabbitMissing(Exception):
@@ -48,11 +50,13 @@ class RabbitNode:
             "log.file.level = warning\n"
         )
         # Erlang's name server first, and in the foreground: left to the node, it would start one that outlives it.
-        self._run("epmd", "-port", str(self._names), "-address", "127.0.0.1")
+        self._run(shutil.which("epmd", path=_PATH) or "epmd", "-port", str(self._names), "-address", "127.0.0.1")
         self._run(str(server))
         self._wait()
 
     def _run(self, *command: str) -> None:
+        # Ended also with a test run that is killed. Not by SIGKILL: the server is a script, which passes the signal on.
+        command = tuple(launch.tied(command, signal.SIGTERM))
         with (self.folder / "out.log").open("ab") as log:
             self._processes.append(
                 subprocess.Popen(
@@ -63,7 +67,7 @@ class RabbitNode:
     def _environ(self) -> dict[str, str]:
         folder = self.folder
         return {
-            "PATH": os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin",
+            "PATH": _PATH,
             "HOME": str(folder),  # its cookie
             "LANG": "C.UTF-8",
             "RABBITMQ_NODENAME": f"esb{self.port}@localhost",
