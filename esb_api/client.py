@@ -46,8 +46,11 @@ class Client:
         self.workflows = Collection(self, "/orchestration/workflows")
         self.executions = Collection(self, "/orchestration/executions")
         self.schedules = Collection(self, "/orchestration/schedules")
+        self.bulk = Collection(self, "/orchestration/executions/bulk")  # made, read and cancelled, not listed
         self.message_types = Collection(self, "/routing/message-types")
         self.ingress = Collection(self, "/routing/ingress")
+        self.lookup_tables = Collection(self, "/routing/lookup-tables")
+        self.listeners = Collection(self, "/routing/listeners")
         self.messages = Collection(self, "/routing/messages", listing="/routing/logs")
         self.dead_letters = Collection(self, "/routing/dead-letters")
         self.blocked_keys = Collection(self, "/routing/blocked-keys")

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import click
-import yaml
 
-from esb_api.cli import trials, watch
+from esb_api.cli import runs, trials, watch, ways_in
 from esb_api.cli.connection import Connection, connected
-from esb_api.cli.output import show_json, show_one, show_rows
+from esb_api.cli.inputs import Document, Pair, as_object, show
+from esb_api.cli.output import show_json, show_rows
 from esb_api.client import Collection, Json
 
 
@@ -38,53 +38,12 @@ _WORKFLOWS = Kind("workflows", "workflows", ("id", "name", "version", "descripti
 _EXECUTIONS = Kind("executions", "executions", ("id", "workflowName", "status", "createdAt", "correlationId"), False)
 _MESSAGES = Kind("messages", "messages", ("id", "messageType", "source", "status", "createdAt", "correlationId"), False)
 _DEAD_LETTERS = Kind("dead-letters", "dead_letters", ("id", "messageId", "destination", "errorClass"), False)
+_INGRESS = Kind("ingress", "ingress", ("id", "name", "path", "enabled", "verification.type"))
+_MESSAGE_TYPES = Kind("message-types", "message_types", ("id", "name", "mode", "compatibility", "version"))
+_LOOKUP_TABLES = Kind("lookup-tables", "lookup_tables", ("id", "name", "description", "updatedAt"))
+_LISTENERS = Kind("listeners", "listeners", ("id", "name", "url", "status.state", "status.parkedNow"))
+_SCHEDULES = Kind("schedules", "schedules", ("id", "name", "cron", "timezone", "enabled", "lastDueAt", "lastOutcome"))
 _BLOCKED_KEYS = Kind("blocked-keys", "blocked_keys", ("id", "key", "destination", "state", "since", "waiting"), False)
-
-
-class Document(click.ParamType[Any]):
-    """JSON or YAML: given as such, or `@FILE`, or `@-` for standard input."""
-
-    name = "JSON"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            if value.startswith("@"):
-                with click.open_file(value[1:], encoding="utf-8") as file:
-                    return yaml.safe_load(file)
-            return yaml.safe_load(value)
-        except OSError as error:
-            self.fail(f"{value[1:]}: {error.strerror}", param, ctx)
-        except yaml.YAMLError as error:
-            self.fail(f"this is neither JSON nor YAML: {error}", param, ctx)
-
-
-class Pair(click.ParamType[Any]):
-    """`NAME=VALUE`."""
-
-    name = "NAME=VALUE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        name, equals, content = value.partition("=")
-        if not name or not equals:
-            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
-        return name, content
-
-
-def _show(connection: Connection, value: Any) -> None:
-    if connection.as_json:
-        show_json(value)
-    elif isinstance(value, dict):
-        show_one(value)
-
-
-def _object(document: Any) -> Json:
-    if not isinstance(document, dict):
-        raise click.UsageError("the document must be an object")
-    return document
 
 
 def _group(kind: Kind, about: str) -> click.Group:
@@ -95,6 +54,8 @@ def _group(kind: Kind, about: str) -> click.Group:
         group.add_command(_get_command(kind))
     if kind.writable:
         group.add_command(_create_command(kind))
+        if kind is not _WORKFLOWS:  # a version of a workflow stays as it is
+            group.add_command(_change_command(kind))
         group.add_command(_delete_command(kind))
     return group
 
@@ -128,7 +89,7 @@ def _get_command(kind: Kind) -> click.Command:
     @connected
     def get(connection: Connection, resource_id: str) -> None:
         """Show one."""
-        _show(connection, kind.of(connection).get(resource_id))
+        show(connection, kind.of(connection).get(resource_id))
 
     return get
 
@@ -139,9 +100,21 @@ def _create_command(kind: Kind) -> click.Command:
     @connected
     def create(connection: Connection, body: Any) -> None:
         """Create one from JSON or YAML, given as such, as @FILE, or as @- for standard input."""
-        _show(connection, kind.of(connection).create(_object(body)))
+        show(connection, kind.of(connection).create(as_object(body)))
 
     return create
+
+
+def _change_command(kind: Kind) -> click.Command:
+    @click.command("change")
+    @click.argument("resource_id", metavar="ID")
+    @click.argument("patch", type=Document())
+    @connected
+    def change(connection: Connection, resource_id: str, patch: Any) -> None:
+        """Change one by a merge patch, JSON or YAML, @FILE, or @-: null resets a field."""
+        show(connection, kind.of(connection).change(resource_id, as_object(patch)))
+
+    return change
 
 
 def _delete_command(kind: Kind) -> click.Command:
@@ -162,7 +135,7 @@ def _action_command(kind: Kind, action: str, about: str) -> click.Command:
     @click.argument("resource_id", metavar="ID")
     @connected
     def act(connection: Connection, resource_id: str) -> None:
-        _show(connection, kind.of(connection).act(resource_id, action))
+        show(connection, kind.of(connection).act(resource_id, action))
 
     return act
 
@@ -194,7 +167,7 @@ def send(
     message: Json = {"source": source, "messageType": message_type, "payload": payload, "headers": dict(headers)}
     optional = {"correlationId": correlation_id, "orderingKey": ordering_key, "priority": priority}
     message |= {name: value for name, value in optional.items() if value is not None}
-    _show(connection, connection.client.send(message, wait=wait, idempotency_key=idempotency_key))
+    show(connection, connection.client.send(message, wait=wait, idempotency_key=idempotency_key))
 
 
 @click.command("start")
@@ -205,10 +178,10 @@ def send(
 @connected
 def start(connection: Connection, workflow: str, context: Any, version: str | None, wait: int | None) -> None:
     """Start WORKFLOW (its name) with the initial CONTEXT: JSON or YAML, @FILE, or @-."""
-    body: Json = {"workflowName": workflow, "initialContext": _object(context)}
+    body: Json = {"workflowName": workflow, "initialContext": as_object(context)}
     if version is not None:
         body["version"] = version
-    _show(connection, connection.client.execute(body, wait=wait))
+    show(connection, connection.client.execute(body, wait=wait))
 
 
 @click.command("status")
@@ -217,7 +190,7 @@ def start(connection: Connection, workflow: str, context: Any, version: str | No
 @connected
 def status(connection: Connection, service_id: str, status: str) -> None:
     """Set a service's status; maintenance holds its deliveries without loss."""
-    _show(connection, connection.client.services.act(service_id, "status", {"status": status}, method="PATCH"))
+    show(connection, connection.client.services.act(service_id, "status", {"status": status}, method="PATCH"))
 
 
 @click.command("replay")
@@ -238,7 +211,7 @@ def replay(connection: Connection, filters: Sequence[tuple[str, str]], rate: flo
     body: Json = {"filter": dict(filters), "dryRun": dry_run}
     if rate is not None:
         body["ratePerSecond"] = rate
-    _show(connection, connection.client.call("POST", f"{connection.client.dead_letters.path}/replay", body))
+    show(connection, connection.client.call("POST", f"{connection.client.dead_letters.path}/replay", body))
 
 
 def _commands() -> list[click.Command]:
@@ -248,6 +221,9 @@ def _commands() -> list[click.Command]:
     executions = _group(_EXECUTIONS, "The runs of workflows.")
     executions.add_command(start)
     executions.add_command(watch.watch)
+    executions.add_command(runs.rerun)
+    executions.add_command(runs.skip)
+    executions.add_command(runs.bulk)
     for action, about in (
         ("cancel", "Stop a run."),
         ("pause", "Hold a run."),
@@ -269,12 +245,25 @@ def _commands() -> list[click.Command]:
         ("park", "Make the delivery ahead a dead letter; those behind it go on."),
     ):
         blocked_keys.add_command(_action_command(_BLOCKED_KEYS, action, about))
+    ingress = _group(_INGRESS, "The webhooks that other systems post to the bus.")
+    ingress.add_command(ways_in.rotate_secret)
+    ingress.add_command(ways_in.refusals)
+    message_types = _group(_MESSAGE_TYPES, "The catalogue of message types and their schemas.")
+    message_types.add_command(ways_in.validate)
+    listeners = _group(_LISTENERS, "The queues of other brokers that the bus consumes.")
+    listeners.add_command(ways_in.parked)
+    listeners.add_command(ways_in.replay_parked)
     return [
         send,
         services,
         _group(_CLIENTS, "The clients that may call the bus."),
         _group(_ROUTES, "Which messages go where."),
+        ingress,
+        message_types,
+        _group(_LOOKUP_TABLES, "The tables that expressions of routes look into."),
+        listeners,
         workflows,
+        _group(_SCHEDULES, "The workflows that are started by a calendar."),
         executions,
         messages,
         dead_letters,
