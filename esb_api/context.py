@@ -18,6 +18,7 @@ from esb_workers.orchestration.start import Orchestration
 from esb_workers.registry.catalogue import Catalogue, MessageTypes
 from esb_workers.registry.clients import Clients, KeyRing
 from esb_workers.registry.instances import Directory
+from esb_workers.registry.lookups import Lookups
 from esb_workers.registry.quotas import Quotas
 from esb_workers.registry.rejections import Rejections
 from esb_workers.registry.secrets import Vault
@@ -51,6 +52,7 @@ class Api:
     message_types: MessageTypes
     ingresses: Ingresses
     ingress_book: Book
+    lookups: Lookups
     refusals: Refusals
     waiting: Waiting
     metrics: Metrics
@@ -101,6 +103,7 @@ def open_api(settings: Settings) -> Api:
         message_types=MessageTypes(database),
         ingresses=Ingresses(database, vault),
         ingress_book=Book(database, vault),
+        lookups=Lookups(),
         refusals=Refusals(database),
         waiting=Waiting(settings.api_threads // 2),
         metrics=metrics,

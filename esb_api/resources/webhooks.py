@@ -25,6 +25,7 @@ from esb_api.schemas.types import NAME_PATTERN
 from esb_api.validation import validated
 from esb_workers.bus import NewMessage
 from esb_workers.errors import EsbError, FieldError, Invalid, Malformed, NotFound, QuotaExceeded, Unavailable
+from esb_workers.expressions.functions import bound
 from esb_workers.store.engine import StaleRevision
 from esb_workers.store.ids import new_id
 from esb_workers.store.ingress import RefusalRow
@@ -94,10 +95,13 @@ def _receive(call: Call, found: Ingress) -> Response:
     found.verify(received, time.time())
     body = read_body(raw, call.environ.get("CONTENT_TYPE") or None, found.json_field, parse_json)
     names = {"body": body, "headers": headers, "query": dict(received.query), "method": call.method}
-    if found.body_challenge is not None and (told := found.body_challenge.answer(names)) is not None:
-        check_current(call)
-        return _told(told)
-    return _accept(call, found, _message(call, found, names))
+    with bound(call.api.lookups.refresh(call.api.database, call.principal.rev or 0)):
+        told = None if found.body_challenge is None else found.body_challenge.answer(names)
+        new = None if told is not None else _message(call, found, names)
+    if new is not None:
+        return _accept(call, found, new)
+    check_current(call)
+    return _told(told or "")
 
 
 def _query(call: Call) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from esb_workers.delivery.call import NotCalled
 from esb_workers.delivery.prepare import Prepared
-from esb_workers.errors import EsbError
+from esb_workers.errors import EsbError, Unavailable
 from esb_workers.store.jobs import Claim
 from esb_workers.store.messages import StoredMessage
 
@@ -59,6 +59,8 @@ def form(former: Former, prepared: Prepared) -> Formed | NotFormed | NotCalled:
     started = time.monotonic()
     try:
         return Formed(prepared, *former.form(prepared.claim, message, payload, _plain(prepared.headers)))
+    except Unavailable:  # the bus's own database: nothing is wrong with the delivery
+        raise
     except EsbError as error:
         held_ms = getattr(error, "held_ms", None)
         if held_ms is not None:

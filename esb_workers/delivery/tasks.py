@@ -13,9 +13,11 @@ from esb_workers.delivery.forming import Formed, Former, NotFormed
 from esb_workers.delivery.plan import RouteBook
 from esb_workers.delivery.prepare import Prepared, Preparer
 from esb_workers.delivery.record import Record
+from esb_workers.expressions.functions import bound
 from esb_workers.registry.choice import Chooser
 from esb_workers.registry.instances import Directory
 from esb_workers.registry.limits import Limits
+from esb_workers.registry.lookups import Lookups
 from esb_workers.registry.secrets import Vault
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.runtime.slots import Outcome, SlotEngine
@@ -50,6 +52,7 @@ class DeliveryWork:
         starter: Starter | None = None,
     ) -> None:
         self._database = database
+        self._lookups = Lookups()
         self._preparer = Preparer(database, directory, RouteBook())
         chooser = Chooser(database, directory)
         self._caller = Caller(chooser, Limits(database, directory), transports, roomy, starter)
@@ -57,13 +60,15 @@ class DeliveryWork:
 
     def prepare(self, claims: Sequence[Claim]) -> Sequence[Prepared]:
         """The first act, for all of a claim."""
+        self._lookups.refresh(self._database, max(claim.rev for claim in claims))
         return self._preparer.prepare(claims)
 
     def run(self, task: Prepared) -> Outcome:
         """The second act, and what the third will write."""
         if task.claim.cursor and task.claim.cursor.get("raw"):
             return self._form(task)
-        result = self._caller.call(task)
+        with bound(self._lookups.host):  # for an expression in the path
+            result = self._caller.call(task)
         written = record.of(result)
         if isinstance(result, Called):
             _tell(result, written)

@@ -93,6 +93,8 @@ class Expression:
         self._selection = lexing.selection(found)
         self._builds_lists = any(token.text in ("map", "filter") for token in found)
         self._growth = growth_of(found)
+        #: Whether it may ask lookup tables.
+        self.looks_up = self._growth.looks_up
         self._program = _compile(_environment(timed=False), source)
         # Only a declared variable may hold a point in time, and `now` is the only one that does.
         self._timed = _compile(_environment(timed=True), source) if "now" in self.names else None

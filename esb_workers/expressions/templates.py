@@ -40,6 +40,8 @@ class Template:
         self._render = render
         #: The variables it may ask for.
         self.names: frozenset[str] = frozenset().union(*(expression.names for expression in expressions))
+        #: Whether it may ask lookup tables.
+        self.looks_up = any(expression.looks_up for expression in expressions)
 
     @property
     def is_static(self) -> bool:

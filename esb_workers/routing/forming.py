@@ -7,7 +7,6 @@ before it is sent: every attempt sends the same, whatever the service would say 
 from __future__ import annotations
 
 import itertools
-import threading
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -15,9 +14,10 @@ from typing import Any
 import orjson
 
 from esb_workers.errors import TransformationError
-from esb_workers.expressions.functions import Host, bound
+from esb_workers.expressions.functions import bound
 from esb_workers.registry.choice import Chooser
 from esb_workers.registry.instances import Directory
+from esb_workers.registry.lookups import Lookups
 from esb_workers.routing import matching, parts
 from esb_workers.routing.asking import Asker
 from esb_workers.routing.book import full_body
@@ -25,7 +25,7 @@ from esb_workers.routing.claim_check import receipt
 from esb_workers.routing.messages import as_json
 from esb_workers.routing.route import Destination, Route, compile_route
 from esb_workers.routing.transform import Ask, Question
-from esb_workers.store import lookup_tables, routes
+from esb_workers.store import routes
 from esb_workers.store.engine import Database
 from esb_workers.store.jobs import Claim
 from esb_workers.store.messages import StoredMessage
@@ -45,8 +45,7 @@ class Former:
         self._database = database
         self._base_url = base_url  # of the API, for receivers
         self._asker = Asker(directory, chooser, transports)
-        self._host, self._rev = Host(), -1
-        self._lock = threading.Lock()  # around these two
+        self._lookups = Lookups()
 
     def form(
         self, claim: Claim, message: StoredMessage, payload: str, headers: dict[str, str]
@@ -55,7 +54,7 @@ class Former:
 
         Raises TransformationError, Unanswered.
         """
-        with bound(self._host_at(claim.rev)):
+        with bound(self._lookups.refresh(self._database, claim.rev)):
             return self._form(claim, message, payload, headers)
 
     def _form(
@@ -74,15 +73,6 @@ class Former:
             made, says = matching.form(route, destination, found[cursor.get("index", 0)], ask), route
         text = matching.as_text(made[0])
         return text, matching.as_text(made[1]), receipt(says, destination, self._base_url, claim.id, text)
-
-    def _host_at(self, rev: int) -> Host:
-        """What expressions see, at least as new as a revision."""
-        with self._lock:
-            if rev > self._rev:
-                with self._database.cursor() as cursor:
-                    self._host = Host(tables=lookup_tables.in_force(cursor))
-                self._rev = rev
-            return self._host
 
     def _ask(self, claim: Claim, message: StoredMessage) -> Ask:
         numbers = itertools.count()

@@ -134,6 +134,15 @@ def test_a_mapping_makes_the_whole_message(api: ApiClient) -> None:
     assert accepted.headers["X-Correlation-ID"] == "17"
 
 
+def test_a_mapping_asks_lookup_tables_as_they_are_now(api: ApiClient) -> None:
+    table = api.post("/routing/lookup-tables", {"name": "kinds", "entries": {"7": "paid"}}).json
+    create(api, verification={"type": "none"}, mapping={"messageType": "order.${lookup('kinds', body.kind)}"})
+    assert message(api, post(api, b'{"kind": 7}', {}))["messageType"] == "order.paid"
+    api.patch(f"/routing/lookup-tables/{table['id']}", {"entries": {"7": "settled"}})
+    assert message(api, post(api, b'{"kind": 7}', {}))["messageType"] == "order.settled"
+    assert faults(post(api, b'{"kind": 8}', {})) == {"mapping.messageType": "the lookup table 'kinds' has no key '8'"}
+
+
 def test_a_form_is_an_object_by_name(api: ApiClient) -> None:
     create(api, verification={"type": "none"}, mapping={"messageType": "form.sent"})
     stored = message(api, post(api, b"a=1&b=x%26y&a=2&c=", {}, kind="application/x-www-form-urlencoded"))

@@ -97,3 +97,15 @@ def test_an_answer_that_is_too_long_to_go_on_is_a_dead_letter(running: Scene) ->
 def test_a_slip_goes_with_nothing_that_says_otherwise_where_to_go(scene: Scene) -> None:
     assert scene.faults(slip=["a"], strategy="round_robin") == {"slip"}
     assert scene.faults(slip=7) == {"slip"}
+
+
+def test_a_stops_own_form_and_path_ask_lookup_tables_when_its_turn_comes(running: Scene) -> None:
+    running.api.post("/routing/lookup-tables", {"name": "regions", "entries": {"eu": "europe"}})
+    running.service("a", lambda hit: Reply.json({"region": "eu"}))
+    running.service("b")
+    shaped = {"type": "set", "fields": {"name": "${lookup('regions', payload.region)}"}}
+    path = "/in/${lookup('regions', payload.region)}"
+    running.route(slip=["a", "b"], destinations=[{"service": "b", "transformation": shaped, "path": path}])
+    running.ended(running.send({}))
+    assert running.got("b") == [{"region": "eu", "name": "europe"}]
+    assert running.services["b"].hits[0].path == "/in/europe"
