@@ -33,6 +33,7 @@ def build(prepared: Prepared, message: StoredMessage, payload: str, instance: In
         time=to_wire(message.created_at) or "",
         correlation_id=message.correlation_id,
         data=payload if check is None else json.dumps({"dataref": check["url"], "bytes": check["bytes"]}),
+        extensions=_extensions(message, trace),
         dataref=_dataref(prepared) if check is None else check["url"],
     )
     headers, body = cloudevents.encode(event, instance.format)

@@ -10,7 +10,8 @@ import pytest
 import standardwebhooks
 from cloudevents.core.bindings import http as sdk
 from cloudevents.core.v1.event import CloudEvent
-from cloudevents.v1 import http as older_sdk
+from cloudevents.v1 import conversion
+from cloudevents.v1.http import CloudEvent as OlderEvent
 
 from tests.integration.patterns.conftest import Scene
 
@@ -51,7 +52,7 @@ def posted(scene: Scene, message: sdk.HTTPMessage, **headers: str) -> dict[str, 
 
 def stored(scene: Scene, message: sdk.HTTPMessage, **headers: str) -> dict[str, Any]:
     """The message that became of it."""
-    return scene.message(posted(scene, message, **headers)["messageId"])
+    return scene.message(posted(scene, message, **headers)["id"])
 
 
 @pytest.mark.parametrize("make", [sdk.to_binary_event, sdk.to_structured_event])
@@ -65,9 +66,9 @@ def test_what_the_sdk_makes_is_taken_attribute_by_attribute(scene: Scene, make: 
     assert shown["headers"].items() >= kept.items()
 
 
-@pytest.mark.parametrize("make", [older_sdk.to_binary, older_sdk.to_structured])
+@pytest.mark.parametrize("make", [conversion.to_binary, conversion.to_structured])
 def test_what_the_sdks_older_interface_makes_is_taken(scene: Scene, make: Callable[[Any], Any]) -> None:
-    made = older_sdk.CloudEvent({"source": "/shop", "type": "order.placed", "subject": "a b"}, DATA)
+    made = OlderEvent({"source": "/shop", "type": "order.placed", "subject": "a b"}, DATA)
     headers, body = make(made)
     shown = stored(scene, sdk.HTTPMessage(headers=dict(headers), body=body))
     assert (shown["payload"], shown["headers"]["subject"]) == (DATA, "a b")
@@ -81,7 +82,7 @@ def test_a_batch_of_the_sdks_events_is_taken_and_each_keeps_its_trace(running: S
     batch = sdk.HTTPMessage({"Content-Type": "application/cloudevents-batch+json"}, b"[" + b",".join(written) + b"]")
     answered = posted(running, batch)
     for item in answered["items"]:
-        running.ended(item["messageId"])
+        running.ended(item["id"])
     assert {hit.headers["ce-id"]: hit.headers["traceparent"] for hit in desk.hits} == traces
 
 
@@ -89,7 +90,7 @@ def test_a_batch_of_the_sdks_events_is_taken_and_each_keeps_its_trace(running: S
 def test_the_sdk_reads_what_goes_out_and_its_signature_holds(running: Scene, form: str) -> None:
     desk = running.service("desk", delivery={"format": form, "signingSecret": SECRET})
     running.route(destinations=["desk"])
-    running.ended(posted(running, sdk.to_binary_event(event()), traceparent=OTHER_TRACE)["messageId"])
+    running.ended(posted(running, sdk.to_binary_event(event()), traceparent=OTHER_TRACE)["id"])
     (hit,) = desk.hits
     standardwebhooks.Webhook(SECRET).verify(hit.body, hit.headers)
     read = sdk.from_http_event(sdk.HTTPMessage(headers=hit.headers, body=hit.body))
