@@ -363,6 +363,7 @@ _UNTRIABLE = {
     "delivered": "The delivery has been delivered; replay its message to send it once more.",
     "collected": "It has become part of another message: retry the deliveries of that one.",
     "in_flight": "An attempt is under way.",
+    "gathered": "It waits for others of its collection or sequence: there is nothing to retry yet.",
     "forbidden": "The client's grant forbade this delivery; replay its message once the grant allows it.",
     "redacted": "The message was redacted: there is nothing left to send.",
 }

@@ -220,6 +220,7 @@ class DeliveryAnswer(Answer):
     format: str
     max_concurrency: int | None = None
     rate_per_second: float | None = None
+    catch_up_per_second: float | None = None
     retry_policy: dict[str, Any] | None = None
 
 

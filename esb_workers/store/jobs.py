@@ -160,6 +160,7 @@ def give_back(cursor: Cursor, worker: int, lost: Mapping[Held, bool], seconds: f
 
 def poison(cursor: Cursor, limit: int = 100) -> Sequence[Key]:
     """End work that has cost five workers their life; the keys to promote."""
+    cursor.execute("select esb_poison_groups(%s)", (limit,))
     cursor.execute("select * from esb_poison(%s)", (limit,))
     return done_of(cursor).keys
 

@@ -180,6 +180,7 @@ def test_a_delivery_is_a_signed_cloudevent_with_the_headers_of_the_contract(
         "ce-type": "order.placed",
         "ce-specversion": "1.0",
         "ce-correlationid": "c-1",
+        "ce-traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
         "x-correlation-id": "c-1",
         "content-type": "application/json",
         "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01",

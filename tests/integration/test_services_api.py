@@ -57,7 +57,7 @@ def test_the_specified_registration_answers_the_whole_resource(api: ApiClient) -
     assert body["delivery"].pop("signingSecret").startswith("whsec_")
     assert body["delivery"] == {
         "path": None, "method": "POST", "timeout": 10000, "headers": {}, "format": "binary", "maxConcurrency": None,
-        "ratePerSecond": None, "retryPolicy": None,
+        "ratePerSecond": None, "catchUpPerSecond": None, "retryPolicy": None,
     }  # fmt: skip
     assert body["createdAt"].endswith("Z")
 
@@ -158,8 +158,9 @@ def test_put_replaces_and_keeps_the_secret(api: ApiClient, database: Database) -
 
 
 def test_what_get_answers_can_be_put_back(api: ApiClient) -> None:
-    service = register(api, healthCheck={"url": "http://x/health"}, delivery={"timeout": 500})
+    service = register(api, healthCheck={"url": "http://x/health"}, delivery={"timeout": 500, "catchUpPerSecond": 5})
     shown = api.get(f"/services/{service['id']}").json
+    assert shown["delivery"]["catchUpPerSecond"] == 5
     response = api.put(f"/services/{service['id']}", shown)
     assert response.status_code == 200, response.json
     assert {**response.json, "updatedAt": None} == {**shown, "updatedAt": None}

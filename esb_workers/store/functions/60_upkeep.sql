@@ -59,7 +59,7 @@ create or replace function esb_poison(p_limit int) returns table (id uuid, lane_
            case control when 'c' then 'cancelled' else 'dead' end as status,
            case control when 'c' then null when 'd' then 'service_deleted' when 'k' then 'Parked' else 'worker_lost' end as class
       from job
-     where state = 'b' and (losses >= 5 or control is not null) and pool in (1, 2) and not coalesce(cursor, '{}') ? 'blocked'
+     where state = 'b' and (losses >= 5 or control is not null) and pool in (1, 2) and not coalesce(cursor, '{}') ?| '{blocked,gather}'
      order by id limit p_limit for update skip locked),
   kept as (
     update job set cursor = coalesce(cursor, '{}') || '{"blocked": "worker_lost"}' where id = any(array(select id from found where blocks))),
@@ -77,6 +77,26 @@ create or replace function esb_poison(p_limit int) returns table (id uuid, lane_
     select id, case status when 'dead' then 'failed' else status end, coalesce(class, status) from own where pool = 1)
   select own.id, own.lane_id, own.okey from own
 $$;
+
+-- The same for groups (57_gather): what one has gathered ends with it. In two statements: whoever adds to a group holds
+-- its row, so that only a look after its lock sees all that is in it.
+create or replace function esb_poison_groups(p_limit int) returns int language plpgsql volatile as $$
+declare v_groups uuid[];
+begin
+  v_groups := array(select j.id from job j where j.state = 'b' and j.losses >= 5 and j.pool = 1 and j.cursor ? 'gather'
+                     order by j.id limit p_limit for update skip locked);
+  if v_groups = '{}' then return 0; end if;
+  with own as materialized (
+    select * from job j where j.parent_job = any(v_groups) and j.pool = 2 order by j.id for update),
+  del as (delete from job j where j.id = any(array(select own.id from own))),
+  hist as (
+    insert into delivery (id, message_id, route_id, lane_id, status, attempts, class, cursor, seq, created_at)
+    select id, message_id, route_id, lane_id, 'dead', attempt, 'worker_lost', cursor, seq, created_at from own)
+  insert into dead_letter (delivery_id, message_id, lane_id, route_id, client_id, class)
+  select id, message_id, lane_id, route_id, (select m.client_id from message m where m.id = own.message_id), 'worker_lost' from own;
+  delete from job j where j.id = any(v_groups);
+  return cardinality(v_groups);
+end $$;
 
 -- Makes ready what is due.
 create or replace function esb_due(p_pool smallint, p_limit int) returns int language sql volatile as $$

@@ -119,7 +119,7 @@ begin
   select m.redacted_at is not null into v_redacted from message m where m.id = v_message for update;
   select j.state into v_state from job j where j.id = p_delivery and j.pool = 2 for update;
   select d.status into v_status from delivery d where d.id = p_delivery for update;
-  v_status := case when v_redacted is distinct from false then 'redacted' when v_state = 'f' then 'in_flight'
+  v_status := case when v_redacted is distinct from false then 'redacted' when v_state = 'f' then 'in_flight' when v_state = 'p' then 'gathered'
                    when v_status in ('delivered', 'forbidden', 'collected') then v_status else 'ok' end;
   if v_status <> 'ok' then
     return query select v_status, v_message, null::int, null::text;

@@ -95,6 +95,35 @@ def test_a_worker_that_comes_back_from_the_dead_lets_nothing_out_a_second_time(s
     assert done.ids == [] and done.keys == []
 
 
+def test_what_was_gathered_ends_with_a_collection_that_kills_its_workers(scene: Scene) -> None:
+    scene.service("desk")
+    scene.route(destinations=["desk"], aggregate={"key": "k", "size": 2})
+    with scene.work():
+        first = scene.send({"n": 1})
+        wait_until(lambda: scene.message(first)["status"] == "routed")
+    with scene.database.cursor() as cursor:
+        cursor.execute("update job set state = 'b', losses = 5 where cursor->>'gather' = 'aggregate'")
+        jobs.poison(cursor)
+    shown = scene.message(first)
+    assert (shown["status"], shown["deliveries"][0]["errorClass"]) == ("failed", "worker_lost")
+    assert scene.api.get("/routing/dead-letters").json["items"][0]["id"] == shown["deliveries"][0]["id"]
+    with scene.work():
+        scene.send({"n": 2})
+        scene.send({"n": 3})
+        assert lists(scene, 1) == [[2, 3]]
+
+
+def test_what_waits_to_be_collected_cannot_be_retried(running: Scene) -> None:
+    running.service("desk")
+    running.route(destinations=["desk"], aggregate={"key": "k", "size": 2})
+    first = running.send({"n": 1})
+    wait_until(lambda: running.message(first)["status"] == "routed")
+    delivery = running.message(first)["deliveries"][0]["id"]
+    assert running.api.post(f"/routing/deliveries/{delivery}/retry").status_code == 409
+    running.send({"n": 2})
+    assert lists(running, 1) == [[1, 2]]
+
+
 def test_two_routing_workers_lose_nothing_and_double_nothing(scene: Scene) -> None:
     scene.service("desk")
     scene.route(destinations=["desk"], aggregate={**BY_ORDER, "size": 5})
