@@ -72,14 +72,14 @@ def park_head(call: Call, delivery_id: str) -> Response:
 
 def _shown(row: BlockedKey) -> BlockedKeyAnswer:
     blocked = (row.cursor or {}).get("blocked")
-    last = message_view.last_attempt(row.last, "dead") if row.last else None
+    found = (row.last or {}).get("detail") or {}  # nothing where the worker of the last attempt was lost
     head = HeadAnswer(
         id=row.delivery_id, message_id=row.message_id, attempts=row.attempts, next_attempt_at=row.next_at,
-        last_attempt=message_view.attempt(last, row.attempts) if last else None,
+        last_attempt=message_view.attempt(row.last, row.attempts) if row.last else None,
     )  # fmt: skip
     return BlockedKeyAnswer(
         id=row.delivery_id, key=row.key, destination=message_view.destination_of(row.cursor, row.lane), route=row.route,
         route_id=row.route_id, state=_STATES.get(row.state, "retrying"), since=row.since, head=head,
-        reason=blocked or (row.last or {}).get("errorClass"), waiting=row.waiting,
-        error=((row.cursor or {}).get("failed") or row.last or {}).get("error"),
+        reason=blocked or found.get("errorClass"), waiting=row.waiting,
+        error=((row.cursor or {}).get("failed") or found).get("error"),
     )  # fmt: skip

@@ -38,7 +38,9 @@ _QUERY = """
       from (select * from job where okey is not null and state <> 'q' and (state = 'b' or tries > 0 or losses > 0)) j
       join lane l on l.id = j.lane_id left join route r on r.id = j.route_id
       left join lateral (
-        select min(finished_at) as since, count(*), (array_agg(detail order by number desc))[1] as last
+        select min(finished_at) as since, count(*),
+               (array_agg(jsonb_build_object('startedAt', started_at, 'finishedAt', finished_at, 'outcome', outcome,
+                                             'detail', detail) order by number desc))[1] as last
           from attempt where delivery_id = j.id) a on true
      where j.pool = 2"""
 

@@ -76,7 +76,9 @@ def test_a_blocked_key_shows_since_when_by_which_delivery_and_how_many_wait(api:
     assert (blocked["key"], blocked["destination"], blocked["route"]) == ("account-1", "ledger", "ledger")
     assert (blocked["state"], blocked["reason"], blocked["waiting"]) == ("blocked", "HttpStatus.400", 2)
     assert blocked["head"]["messageId"] == blocked["messages"][0]
-    assert blocked["head"]["lastAttempt"]["statusCode"] == 400
+    last = blocked["head"]["lastAttempt"]
+    assert (last["statusCode"], last["outcome"]) == (400, "failed")
+    assert last["startedAt"] <= blocked["since"]
     assert blocked["since"] >= api.get(f"/routing/messages/{blocked['messages'][0]}").json["createdAt"]
     assert keys(api, "?key=account-2") == keys(api, "?destination=other") == keys(api, "?state=retrying") == []
 
