@@ -63,7 +63,7 @@ def accept_one(call: Call, asked: bytes, read: Read) -> Response:
         if seconds is not None:
             waited = _await(call, stored["id"], seconds)
             if waited is not None:
-                return waited
+                return reply.marked(waited)
     return reply.response()
 
 

@@ -42,7 +42,10 @@ class Reply:
     def response(self) -> Response:
         """The HTTP answer."""
         kind = problems.CONTENT_TYPE if self.status >= 400 else JSON
-        response = Response(self.body, self.status, content_type=kind)
+        return self.marked(Response(self.body, self.status, content_type=kind))
+
+    def marked(self, response: Response) -> Response:
+        """`response`, which says if what it answers for was done at an earlier request."""
         if self.replayed:
             response.headers["Idempotency-Replayed"] = "true"
         return response

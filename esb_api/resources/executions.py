@@ -72,7 +72,7 @@ def execute_workflow(call: Call, body: Any) -> Response:
         call.correlation_id = stored["correlationId"]
         seconds = wanted_wait(call.environ.get("HTTP_PREFER"))
         if seconds is not None and (waited := _await(call, stored["executionId"], seconds)) is not None:
-            return waited
+            return reply.marked(waited)
     return reply.response()
 
 

@@ -417,6 +417,7 @@ def test_a_caller_that_waits_gets_the_final_state_with_the_reply(
         assert json.loads(delivery["attempts"][0]["responseBody"]) == {"welcome": True}
         again = api.post("/routing/send", MESSAGE, Prefer="wait=20", Idempotency_Key="k")
         assert (again.status_code, again.json["id"]) == (200, response.json["id"])
+        assert again.headers["Idempotency-Replayed"] == "true"
 
 
 def test_the_first_answer_goes_to_the_service_in_reply_to(
