@@ -127,7 +127,7 @@ class Caller:
                 why = why or begun
                 continue
             with self._place(option) as refusal:
-                chosen = refusal or self._chooser.choose(option.destination, _longest(option))
+                chosen = refusal or self._chooser.choose(option.destination, option.plan.timeout)
                 if isinstance(chosen, Chosen):
                     transport = self._transport(chosen.instance.scheme)
                     if transport is not None:
@@ -158,7 +158,7 @@ class Caller:
         """A place at the option's service; what stands in the service's own lane has got one by its claim."""
         if "any" not in (option.claim.cursor or {}):
             return nullcontext()
-        return self._limits.place(option.destination.name, _longest(option))
+        return self._limits.place(option.destination.name, option.plan.timeout)
 
     def _attempt(
         self, prepared: Prepared, message: StoredMessage, payload: str, chosen: Chosen, transport: Transport
@@ -199,11 +199,6 @@ def _answered(prepared: Prepared, chosen: Chosen, response: Response, *, goes_on
         resent=getattr(response.raw, "resent", False),
         truncated=goes_on and getattr(response.raw, "truncated", False),
     )
-
-
-def _longest(prepared: Prepared) -> int:
-    """How long a call may take as far as is known before an instance is chosen: the lease of a probe."""
-    return prepared.plan.timeout or 60_000
 
 
 def _since(started: float) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from esb_workers.errors import Unavailable
 from esb_workers.registry import selection
 from esb_workers.registry.circuit import WINDOW_SECONDS, Figures, Tally, pause_seconds
-from esb_workers.registry.instances import Directory, Instance
+from esb_workers.registry.instances import DEFAULT_TIMEOUT, Directory, Instance
 from esb_workers.registry.selection import Destination
 from esb_workers.store import circuits
 from esb_workers.store.engine import Database
@@ -55,14 +55,16 @@ class Chooser:
         self._lock = threading.Lock()
         self._reporter: threading.Thread | None = None
 
-    def choose(self, destination: Destination, timeout_ms: int) -> Chosen | NotNow:
-        """An instance of the destination; an instance whose circuit waits for a probe comes first, once."""
+    def choose(self, destination: Destination, timeout_ms: int | None) -> Chosen | NotNow:
+        """An instance of the destination; an instance whose circuit waits for a probe comes first, once.
+
+        `timeout_ms`: of the call; None: the instance's own.
+        """
         registered = self._directory.named(destination.name)
         fitting = selection.in_range(registered, destination.range)
         for instance in selection.probes_due(fitting, self._directory.now()):
-            if self._move(
-                instance, instance.epoch, "half_open", instance.circuit.opens, timeout_ms / 1000 + PROBE_MARGIN
-            ):
+            seconds = (timeout_ms or instance.timeout or DEFAULT_TIMEOUT) / 1000 + PROBE_MARGIN
+            if self._move(instance, instance.epoch, "half_open", instance.circuit.opens, seconds):
                 return Chosen(instance, probe=True)
         found = selection.choose(fitting, self._chance)
         return Chosen(found) if found else NotNow(selection.why_none(registered, fitting))

@@ -11,7 +11,7 @@ from typing import Final
 
 from esb_workers.errors import Unavailable
 from esb_workers.registry.choice import NotNow
-from esb_workers.registry.instances import Directory
+from esb_workers.registry.instances import DEFAULT_TIMEOUT, Directory
 from esb_workers.store import permits
 from esb_workers.store.engine import Database
 
@@ -35,13 +35,18 @@ class Limits:
         self._refused: dict[str, tuple[float, int]] = {}  # by service: how many since when (monotonic)
 
     @contextmanager
-    def place(self, service: str, timeout_ms: int) -> Iterator[NotNow | None]:
-        """A place for one call, given back at the end of the block; or why there is none."""
-        if not any(instance.limited for instance in self._directory.named(service) if instance.status == "active"):
+    def place(self, service: str, timeout_ms: int | None) -> Iterator[NotNow | None]:
+        """A place for one call, given back at the end of the block; or why there is none.
+
+        `timeout_ms`: of the call; None: that of the service.
+        """
+        active = [instance for instance in self._directory.named(service) if instance.status == "active"]
+        if not any(instance.limited for instance in active):
             yield None
             return
+        longest = timeout_ms or max(instance.timeout or DEFAULT_TIMEOUT for instance in active)
         try:
-            permit = permits.take(self._database, service, timeout_ms / 1000 + MARGIN)
+            permit = permits.take(self._database, service, longest / 1000 + MARGIN)
         except Unavailable:
             yield NotNow(LIMIT_REACHED)
             return

@@ -12,9 +12,12 @@ import pytest
 
 from esb_workers.app import make_celery
 from esb_workers.orchestration import tasks as orchestration
+from esb_workers.registry.instances import Directory
+from esb_workers.registry.limits import Limits
+from esb_workers.registry.secrets import Vault
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
-from esb_workers.store import jobs, lanes, permits, workers
+from esb_workers.store import jobs, lanes, permits, revision, workers
 from esb_workers.store.engine import Database
 from esb_workers.store.ids import new_id
 from tests.support.api import ApiClient
@@ -58,6 +61,22 @@ def test_the_place_of_a_caller_that_died_is_free_again_when_its_time_has_run_out
     assert permits.take(database, "narrow", -1).id
     assert permits.take(database, "narrow", 60).id
     assert permits.take(database, "narrow", 60).id is None
+
+
+def test_a_place_is_kept_for_as_long_as_a_call_of_the_service_may_take(
+    api: ApiClient, settings: Settings, database: Database
+) -> None:
+    delivery = {"timeout": 300_000, "maxConcurrency": 1}
+    made = api.post("/services", {"name": "slow", "version": "1.0.0", "endpoint": "http://slow", "delivery": delivery})
+    assert made.status_code == 201, made.json
+    directory = Directory(Vault(settings.secret_keys))
+    with database.cursor() as cursor:
+        lanes.lane_id(cursor, 2, "slow")
+        directory.refresh(database, revision.current(cursor))
+    with Limits(database, directory).place("slow", None) as refusal, database.cursor() as cursor:
+        assert refusal is None
+        cursor.execute("select extract(epoch from until - now())::float8 from permit")
+        assert 300 < cursor.fetchone()[0] <= 310  # type: ignore[index]
 
 
 def test_permits_keep_a_rate(database: Database) -> None:
