@@ -12,6 +12,7 @@ import orjson
 
 from esb_workers.registry.choice import Chooser, Chosen, NotNow
 from esb_workers.registry.instances import DEFAULT_TIMEOUT, Directory, Instance
+from esb_workers.registry.limits import Limits
 from esb_workers.registry.retries import Answered, nearest
 from esb_workers.registry.selection import Destination
 from esb_workers.routing.transform import Question, Unanswered
@@ -60,8 +61,8 @@ class Memory:
 class Asker:
     """Asks services. One a process; safe for threads."""
 
-    def __init__(self, directory: Directory, chooser: Chooser, transports: Transports) -> None:
-        self._directory, self._chooser, self._transports = directory, chooser, transports
+    def __init__(self, directory: Directory, chooser: Chooser, transports: Transports, limits: Limits) -> None:
+        self._directory, self._chooser, self._transports, self._limits = directory, chooser, transports, limits
         self._memory = Memory()
 
     def ask(self, question: Question, message: StoredMessage, key: str) -> Any:
@@ -69,11 +70,13 @@ class Asker:
         asked = _asked(question)
         if question.cache_seconds and (known := self._memory.get(asked)) is not None:
             return orjson.loads(known)
-        chosen = self._chooser.choose(Destination.parse(question.service), question.timeout or DEFAULT_TIMEOUT)
-        if isinstance(chosen, NotNow):
-            told = f"{question.service}: {chosen.reason}"
-            raise Unanswered(told, error_class="ServiceUnavailable", held_ms=chosen.retry_ms, reason=chosen.reason)
-        answer = self._attempt(question, message, key, chosen)
+        destination = Destination.parse(question.service)
+        with self._limits.place(destination.name, question.timeout) as refusal:
+            chosen = refusal or self._chooser.choose(destination, question.timeout)
+            if isinstance(chosen, NotNow):
+                told = f"{question.service}: {chosen.reason}"
+                raise Unanswered(told, error_class="ServiceUnavailable", held_ms=chosen.retry_ms, reason=chosen.reason)
+            answer = self._attempt(question, message, key, chosen)
         self._memory.keep(asked, answer, question.cache_seconds)
         try:
             return orjson.loads(answer) if answer.strip() else None

@@ -17,6 +17,7 @@ from esb_workers.errors import TransformationError
 from esb_workers.expressions.functions import bound
 from esb_workers.registry.choice import Chooser
 from esb_workers.registry.instances import Directory
+from esb_workers.registry.limits import Limits
 from esb_workers.registry.lookups import Lookups
 from esb_workers.routing import matching, parts
 from esb_workers.routing.asking import Asker
@@ -44,7 +45,7 @@ class Former:
     ) -> None:
         self._database = database
         self._base_url = base_url  # of the API, for receivers
-        self._asker = Asker(directory, chooser, transports)
+        self._asker = Asker(directory, chooser, transports, Limits(database, directory))
         self._lookups = Lookups()
 
     def form(

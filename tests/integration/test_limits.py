@@ -71,12 +71,12 @@ def test_a_place_is_kept_for_as_long_as_a_call_of_the_service_may_take(
     assert made.status_code == 201, made.json
     directory = Directory(Vault(settings.secret_keys))
     with database.cursor() as cursor:
-        lanes.lane_id(cursor, 2, "slow")
         directory.refresh(database, revision.current(cursor))
     with Limits(database, directory).place("slow", None) as refusal, database.cursor() as cursor:
         assert refusal is None
         cursor.execute("select extract(epoch from until - now())::float8 from permit")
         assert 300 < cursor.fetchone()[0] <= 310  # type: ignore[index]
+        assert permits.take(database, "slow", 1).id is None, "though no delivery has gone to it yet"
 
 
 def test_permits_keep_a_rate(database: Database) -> None:
@@ -150,6 +150,25 @@ def test_deliveries_that_choose_late_keep_to_a_services_limit(
     assert {hit.path for hit in receiver.hits} == {"/"}, "a service that is busy is not held"
     shown = api.get("/routing/logs").json["items"]
     assert {len(message["deliveries"][0]["attempts"]) for message in shown} == {1}, "a refusal costs no attempt"
+
+
+def test_calls_that_enrich_keep_to_a_services_limit(
+    api: ApiClient, settings: Settings, database: Database, receiver: Receiver, eventually: Eventually
+) -> None:
+    gauge = Gauge()
+    receiver.answer = lambda hit: gauge.answer(hit) if hit.path == "/narrow" else Reply()
+    for name, limits in (("narrow", {"maxConcurrency": 2}), ("desk", {})):
+        service = {"name": name, "version": "1.0.0", "endpoint": f"{receiver.url}/{name}", "delivery": limits}
+        assert api.post("/services", service).status_code == 201
+    ask = {"type": "enrich", "service": "narrow", "resultPath": "known"}
+    route = {"name": "r", "pattern": "#", "destinations": ["desk"], "transformation": ask}
+    assert api.post("/routing/routes", route).status_code == 201
+    messages = [{"source": "shop", "messageType": "a", "payload": {"n": n}} for n in range(12)]
+    assert api.post("/routing/send/batch", {"messages": messages}).status_code == 202
+    with Engines(settings, database):
+        eventually(lambda: sum(hit.path == "/desk" for hit in receiver.hits) == 12, seconds=20)
+    assert gauge.peak <= 2
+    assert len(receiver.hits) == 24, "a refusal costs no call"
 
 
 def test_the_steps_of_runs_keep_to_a_services_limit(

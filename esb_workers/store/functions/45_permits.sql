@@ -4,11 +4,12 @@
 -- and after how many milliseconds to ask again.
 create or replace function esb_permit(p_name text, p_seconds float8) returns table (id bigint, retry_ms int)
 language plpgsql volatile as $$
-declare l lane; v_tat timestamptz; v_now timestamptz;
+declare l lane; v_lane int; v_tat timestamptz; v_now timestamptz;
 begin
+  v_lane := esb_lane(2::smallint, p_name);  -- made here for a service that no delivery has gone to yet
   -- Waits for whoever is just counting; what follows are new statements, which see what that one has committed.
-  select * into l from lane where pool = 2 and name = p_name for no key update;
-  if not found or not l.hard then
+  select n.* into l from lane n where n.id = v_lane for no key update;
+  if not l.hard then
     return query select 0::bigint, null::int;
     return;
   end if;
