@@ -150,7 +150,9 @@ def _not_delivered(cursor: Cursor, wanted: LogFilter, after: str | None) -> list
         clauses.append("message_id < esb_uuid_at(%(until_id)s)")
     where = " and ".join(clauses)
     sources = [f"from job where {where}"] if OPEN & statuses else []
-    if statuses - OPEN:
+    if not statuses - OPEN:  # what was collected is as open as the message that it has become part of
+        sources.append(f"from delivery where status <> 'delivered' and status = 'collected' and {where}")
+    else:
         sources += [f"from message_end where {where}", f"from delivery where status <> 'delivered' and {where}"]
     # Each source in the order of its index, and no further than needed: together they have the newest of all.
     newest = f"order by message_id desc limit {CHUNK:d}"

@@ -40,6 +40,17 @@ def test_a_message_is_open_until_what_it_is_part_of_is_delivered_and_its_history
     assert running.ended(second)["status"] == "delivered"
 
 
+def test_open_messages_are_found_by_their_status_though_they_are_part_of_another(running: Scene) -> None:
+    desk = running.service("desk")
+    desk.answer = lambda hit: Reply(503)
+    running.route(destinations=["desk"], aggregate={"key": "k", "size": 2}, retryPolicy={"schedule": [60_000]})
+    sent = [running.send({"n": n}) for n in (1, 2)]
+    wait_until(lambda: running.message(sent[0])["deliveries"][0:1] and desk.hits)
+    found = {message["id"] for message in running.api.get("/routing/logs?status=routed").json["items"]}
+    assert {running.message(one)["status"] for one in sent} == {"routed"}
+    assert found >= set(sent) and len(found) == 3
+
+
 def test_a_collection_that_does_not_fill_goes_out_at_its_timeout(running: Scene) -> None:
     running.service("desk")
     running.route(destinations=["desk"], aggregate={"key": "k", "size": 99, "timeout": 400})
