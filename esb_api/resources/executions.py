@@ -98,6 +98,7 @@ def _start(call: Call, cursor: Cursor | None, places: Places, body: Any) -> Repl
     outcome, run = front.start(new, workflow, cursor)
     assert run is not None
     if outcome == "existing":
+        places.give_back()  # nothing was started
         return _existing(call, run)
     started = StartedAnswer(execution_id=run, correlation_id=new.correlation_id)
     return Reply(202, started.model_dump_json(by_alias=True).encode(), front.started)

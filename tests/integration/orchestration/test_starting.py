@@ -66,6 +66,16 @@ def test_the_existing_run_is_answered_with_200(api: ApiClient) -> None:
     assert api.post("/orchestration/execute", body).status_code == 422
 
 
+def test_an_existing_run_takes_no_place_of_the_quota(api: ApiClient) -> None:
+    made = api.post("/orchestration/workflows", {"name": "w", "version": "1.0.0", "definition": {"steps": [SLEEP]}})
+    limited = {"name": "c", "allowedServices": ["*"], "rateLimits": {"requestsPerDay": 2}}
+    client = api.with_key(api.post("/clients", limited).json["apiKey"])
+    body = {"workflowId": made.json["id"], "businessKey": "k", "businessKeyReuse": "return_existing"}
+    answers = [client.post("/orchestration/execute", body) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [202, 200, 200, 200]
+    assert [client.post("/orchestration/execute", {**body, "businessKey": k}).status_code for k in "ab"] == [202, 429]
+
+
 # --- how many at once ------------------------------------------------------------------------------------
 
 
