@@ -174,7 +174,6 @@ def test_an_event_without_a_required_attribute_is_refused(missing: str) -> None:
         ({"subject": 5}, "subject"),
         ({"subject": "a\nb"}, "subject"),
         ({"subject": "a\ufffe"}, "subject"),
-        ({"subject": "a\ud800"}, "subject"),
         ({"time": "yesterday"}, "time"),
         ({"time": "2026-01-31T08:00:00"}, "time"),
         ({"dataschema": ""}, "dataschema"),
