@@ -147,7 +147,7 @@ class IngressEngine(Engine):
             if listeners.adopt(cursor):
                 self.poke()
         for held, consumer in consumers.items():
-            if held.id not in ours or not _same(rows.get(consumer.listener.id), consumer):
+            if held not in ours or not _same(rows.get(consumer.listener.id), consumer):
                 consumer.stop()
 
 

@@ -183,15 +183,18 @@ def note(cursor: Cursor, listener_id: str, error: str | None) -> None:
         )
 
 
-def renew(cursor: Cursor, worker: int, held: Sequence[Held], seconds: float) -> set[str]:
-    """Lengthen the leases of consumers; the ids of the jobs that are still ours. One that lasts is no poison."""
+def renew(cursor: Cursor, worker: int, held: Sequence[Held], seconds: float) -> set[Held]:
+    """Lengthen the leases of consumers; those that are still ours. One that lasts is no poison.
+
+    A job alone does not tell: swept, it may have been claimed anew by this very process.
+    """
     cursor.execute(
         "update job j set lease_until = now() + make_interval(secs => %s), losses = 0"
         " from unnest(%s::uuid[], %s::int[]) x(id, attempt)"
-        " where j.id = x.id and j.attempt = x.attempt and j.worker_id = %s and j.state = 'f' returning j.id",
+        " where j.id = x.id and j.attempt = x.attempt and j.worker_id = %s and j.state = 'f' returning j.id, j.attempt",
         (seconds, [one.id for one in held], [one.attempt for one in held], worker),
     )
-    return {row[0] for row in cursor.fetchall()}
+    return {Held(str(row[0]), row[1]) for row in cursor.fetchall()}
 
 
 def release(cursor: Cursor, worker: int, held: Held, listener_id: str, n: int, seconds: float) -> None:

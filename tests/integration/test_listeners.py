@@ -263,8 +263,26 @@ def test_a_listener_runs_in_one_process_and_moves_when_that_dies(
     put(queue, 1, type="t")
     eventually(lambda: status(api, listener)["accepted"] == 1)
     assert queue.queue_declare(passive=True).consumer_count <= 2
-    # The one that is dead learns of it with its next heartbeat; on a busy machine that takes a while.
-    eventually(lambda: queue.queue_declare(passive=True).consumer_count == 1, seconds=40)
+    # The one that is dead learns of it with its next heartbeat.
+    eventually(lambda: queue.queue_declare(passive=True).consumer_count == 1, seconds=20)
+
+
+def test_a_process_that_is_declared_dead_and_takes_its_listener_up_again_consumes_it_once(
+    api: ApiClient, pool: Pool, queue: kombu.Queue, rabbitmq_url: str, database: Database, eventually: Eventually
+) -> None:
+    listener = listen(api, f"{rabbitmq_url}/?queue=inbox")
+    engine = pool.start()
+    eventually(lambda: status(api, listener)["connectedAt"])
+    first = engine.worker_id
+    with database.cursor() as cursor:
+        cursor.execute("update worker set dead_at = now() where id = %s", (first,))
+        jobs.sweep(cursor, 5.0)
+    with database.cursor() as cursor:
+        claimed = "select worker_id from job where pool = 5 and state = 'f' and worker_id <> %s"
+        eventually(lambda: [cursor.execute(claimed, (first,)), cursor.fetchone()][1], seconds=20)
+    eventually(lambda: queue.queue_declare(passive=True).consumer_count == 1 and engine.consuming == 1)
+    put(queue, 1, type="t")
+    eventually(lambda: status(api, listener)["accepted"] == 1)
 
 
 def test_a_list_of_redis_is_consumed_without_losing_what_a_crash_had_in_hand(
