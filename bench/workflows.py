@@ -62,28 +62,36 @@ class Bus:
         noop: dict[str, Any] = {"type": "bench_noop", "config": {}}
         self._define("noop1", [noop])
         self._define("noop10", [noop] * 10)
+        self._define("relaxed1", [noop], durability="relaxed")
+        self._define("relaxed10", [noop] * 10, durability="relaxed")
         self._define("folded10", [{"type": "set", "config": {"variables": {"x": "${1 + 1}"}}}] * 10)
         call_ = {"type": "service_call", "config": {"serviceName": "sink", "method": "step", "payload": {"n": 1}}}
         self._define("calls5", [call_] * 5)
+        self._define("relaxed5", [call_] * 5, durability="relaxed")
 
     def measure(self, runs: int) -> dict[str, Any]:
         self._burst("noop10", 100)  # warm
         one, ten, folded = (self._alone(name, 100) for name in ("noop1", "noop10", "folded10"))
+        eased, all_eased = (self._alone(name, 100) for name in ("relaxed1", "relaxed10"))
         return {
             "run_of_1_step_p50_ms": one["run"],
             "run_of_10_steps_p50_ms": ten["run"],
             "run_of_10_folded_steps_p50_ms": folded["run"],
             "marginal_step_p50_ms": round((ten["run"] - one["run"]) / 9, 3),
+            "marginal_relaxed_step_p50_ms": round((all_eased["run"] - eased["run"]) / 9, 3),
             "ten_steps_over_rest_p50_ms": ten["rest"],
+            "ten_relaxed_steps_over_rest_p50_ms": all_eased["rest"],
             "ten_folded_steps_over_rest_p50_ms": folded["rest"],
             "ten_steps": self._burst("noop10", runs),
+            "ten_relaxed_steps": self._burst("relaxed10", runs),
             "ten_folded_steps": self._burst("folded10", runs),
             "five_calls": self._burst("calls5", runs, steps=5),
+            "five_relaxed_calls": self._burst("relaxed5", runs, steps=5),
         }
 
-    def _define(self, name: str, steps: list[dict[str, Any]]) -> None:
+    def _define(self, name: str, steps: list[dict[str, Any]], **more: Any) -> None:
         listed = [{"id": f"s{n}", **step} for n, step in enumerate(steps)]
-        body = {"name": name, "version": "1.0.0", "definition": {"flow": "sequential", "steps": listed}}
+        body = {"name": name, "version": "1.0.0", "definition": {"flow": "sequential", "steps": listed, **more}}
         status, answer = call(self._port, "POST", "/orchestration/workflows", body, self._keys)
         assert status == 201, answer
 

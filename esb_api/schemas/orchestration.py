@@ -54,6 +54,10 @@ _DEFINITION: dict[str, Any] = {
             },
         },
         "timeout": {"type": "integer", "description": "Milliseconds, of the whole run, pauses excluded."},
+        "durability": {
+            "enum": ["strict", "relaxed"],
+            "description": "relaxed: quick steps are journaled several at a time; a crash may have the last repeated.",
+        },
         "flow": {"enum": ["explicit", "sequential"]},
         "inputSchema": {"type": "object"},
         "outputSchema": {"type": "object"},

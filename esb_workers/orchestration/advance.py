@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -10,6 +11,7 @@ from typing import Any, Final
 from esb_workers import drill
 from esb_workers.errors import Superseded, Unavailable
 from esb_workers.orchestration import flow
+from esb_workers.orchestration.durability import Lead, repeatable
 from esb_workers.orchestration.ending import Ending
 from esb_workers.orchestration.failures import (
     CONTEXT_TOO_LARGE,
@@ -51,8 +53,11 @@ class Advance(Ending):
         random: Callable[[], float],
         may_act: Callable[[], bool] = lambda: True,
         queue: str | None = None,
+        strict: bool = False,
     ) -> None:
         super().__init__(strand, workflow, world)
+        self._relaxed = self.program.relaxed and not strict
+        self._lead = Lead()
         self._queue = queue
         #: Where the strand was handed to, if it was: whoever works there is to be told.
         self.handed: tuple[str | None] | None = None
@@ -138,10 +143,12 @@ class Advance(Ending):
                 self._failed(step, move.path, failure, move.attempt)
                 return
         patience = step.kind.patience(call) if step.kind.effect else 0
-        if step.kind.effect and (not move.resumed or patience > step.kind.longest):
+        told = step.kind.effect and (not move.resumed or patience > step.kind.longest)
+        if told and not self._put_off(move, patience):
             # One statement: what has happened stands, and this is about to. (After a wait it has begun already: only
             # its time is needed.)
             strand.flush(stand=min(mark, strand.kept), lease_seconds=LEASE_MARGIN + patience / 1000)
+            self._lead.committed(time.monotonic(), patience)
             if strand.control:
                 raise Reload
         outcome = self._run(call)
@@ -150,6 +157,11 @@ class Advance(Ending):
         self._take(move, outcome, mark)
         if step.kind.effect:
             strand.kept = len(strand.buffer)
+
+    def _put_off(self, move: Perform, patience: int) -> bool:
+        """Whether this effect may begin before what came before it is committed, as only a relaxed run's may."""
+        first = not move.resumed and move.attempt == 1 and self.strand.state.undo is None
+        return self._relaxed and first and repeatable(move.step) and self._lead.extend(time.monotonic(), patience)
 
     def _hand(self, queue: str | None) -> None:
         """This step's code is elsewhere: its workers go on."""
@@ -254,6 +266,8 @@ class Advance(Ending):
 
     def _completed(self, move: Perform, done: Completed) -> None:
         strand, step = self.strand, move.step
+        if step.compensate is not None:
+            self._lead.close()
         if strand.state.undo is not None:
             strand.emit("step.compensated", move.path, output=done.output, attempt=move.attempt)
             return
@@ -299,6 +313,7 @@ class Advance(Ending):
 
     def _failed(self, step: Step, path: str, failure: Failure, attempt: int) -> None:
         strand, state = self.strand, self.strand.state
+        self._lead.close()  # where an error leads is decided once: a repeat might succeed
         current = place_of(state, path).current
         attempt = current.attempt if current and current.attempt > attempt else attempt
         error = failure.as_error(path, attempt)

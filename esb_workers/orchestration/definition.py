@@ -94,6 +94,7 @@ class _Compiler:
 
     def _settings(self, program: Program, document: DefinitionDocument) -> None:
         program.timeout = document.timeout
+        program.relaxed = document.durability == "relaxed"
         program.on_error = document.error_handling.on_error
         program.pauses_exhausted = document.error_handling.on_exhausted == "pause"
         program.retry = retry_policy(document.error_handling.retry_policy)

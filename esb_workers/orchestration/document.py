@@ -97,6 +97,10 @@ class DefinitionDocument(Document):
     variables: dict[str, Any] = {}
     error_handling: ErrorHandlingDocument = ErrorHandlingDocument()
     timeout: PositiveMilliseconds | None = Field(None, description="Of the whole run, pauses excluded.")
+    durability: Literal["strict", "relaxed"] = Field(
+        "strict",
+        description="relaxed: quick steps are journaled several at a time; a crash may have the last of them repeated.",
+    )
     flow: Literal["explicit", "sequential"] = "explicit"
     input_schema: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None

@@ -4,8 +4,9 @@ The worker that holds a strand runs its steps one after the other. What pure ste
 statement; before an effect everything so far, and that the effect begins, is committed in one statement. A strand
 that has to wait is let go; no thread waits with it.
 
-At any point the process may die, or lose the lease to another: the journal is then ahead of nothing that was
-done except the effect under way, which is repeated under the same idempotency key.
+At any point the process may die, or lose the lease to another: what was done is then in the journal except the
+effect under way, which is repeated under the same idempotency key. Of a relaxed run these may be the last few: see
+`durability`.
 """
 
 from __future__ import annotations
@@ -63,13 +64,16 @@ class Runner:
         self._ring = ring
         self._group: Transitions = Group(self._write)
 
-    def run(self, job: str, attempt: int) -> bool:
-        """Go on with a claimed strand as far as it goes; whether it has set a timer. Raises only for defects."""
+    def run(self, job: str, attempt: int, *, strict: bool = False) -> bool:
+        """Go on with a claimed strand as far as it goes; whether it has set a timer. Raises only for defects.
+
+        `strict`: whatever its definition says of its durability.
+        """
         key = StrandKey(job, attempt)
         try:
             while True:
                 try:
-                    return self._hold(key)
+                    return self._hold(key, strict)
                 except Reload:
                     continue
         except Superseded:
@@ -90,7 +94,7 @@ class Runner:
         except Unavailable:
             pass  # then the lease does it
 
-    def _hold(self, key: StrandKey) -> bool:
+    def _hold(self, key: StrandKey, strict: bool) -> bool:
         with self._database.cursor() as cursor:
             loaded = executions.load(cursor, key)
         if loaded is None:
@@ -103,7 +107,15 @@ class Runner:
             if strand.control in ("p", "c") or loaded.status != "open":
                 return obey(strand)
             world = StrandWorld(self._database, self._services, self._messages, self._programs, strand, self._callbacks)
-            advance = Advance(strand, workflow, world, random=self._random, may_act=self._may_act, queue=self._queue)
+            advance = Advance(
+                strand,
+                workflow,
+                world,
+                random=self._random,
+                may_act=self._may_act,
+                queue=self._queue,
+                strict=strict,
+            )
             if loaded.undo and strand.is_root and (strand.control or strand.state.undo is None):
                 return unwind(self._database, advance)
             timer = advance.go()

@@ -89,6 +89,7 @@ class Program:
     pauses_exhausted: bool = False  # instead of failing when retries are used up
     retry: RetryPolicy | None = None
     timeout: int | None = None  # ms, of the run
+    relaxed: bool = False  # its effects may go ahead of its journal a little: see `durability`
     #: Step → the `wait_for_signal` steps with a callback in its list, itself included.
     callbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     output: Evaluate | None = None

@@ -50,7 +50,8 @@ class StrandWork:
 
     def run(self, task: Claim) -> Outcome:
         """Go on with a strand."""
-        return Outcome(None, timer=self._runner.run(task.id, task.attempt))
+        # A step that kills its worker has what came before it repeated once, not each time.
+        return Outcome(None, timer=self._runner.run(task.id, task.attempt, strict=task.losses > 0))
 
     def release(self, claim: Claim) -> StrandKey:
         """Give back a strand that was not begun."""

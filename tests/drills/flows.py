@@ -88,7 +88,13 @@ SAGA = {
     "errorHandling": {"onError": "compensate"},
 }
 
-WORKFLOWS = {"drill-child": CHILD, "drill-order": ORDER, "drill-saga": SAGA}
+WORKFLOWS = {
+    "drill-child": CHILD,
+    "drill-order": ORDER,
+    "drill-saga": SAGA,
+    "drill-relaxed-order": ORDER | {"durability": "relaxed"},
+    "drill-relaxed-saga": SAGA | {"durability": "relaxed"},
+}
 
 
 class Ending(NamedTuple):
@@ -109,8 +115,13 @@ class Effect(NamedTuple):
 
 
 def workflow_of(n: int) -> str:
-    """Every fifth run fails at its last step, and is undone."""
-    return "drill-saga" if n % 5 == 4 else "drill-order"
+    """Every fifth run fails at its last step, and is undone; every other one may repeat more than a call."""
+    return f"drill-{'relaxed-' if n % 2 else ''}{'saga' if is_saga(n) else 'order'}"
+
+
+def is_saga(n: int) -> bool:
+    """Whether run `n` is one that fails and is undone."""
+    return n % 5 == 4
 
 
 def context_of(n: int) -> dict[str, Any]:
@@ -120,7 +131,7 @@ def context_of(n: int) -> dict[str, Any]:
 
 def ending_of(n: int) -> Ending:
     """How run `n` must end, whatever has happened meanwhile."""
-    if workflow_of(n) == "drill-saga":
+    if is_saga(n):
         return Ending("compensated", None, "HttpStatus.409", sorted(["pace", "book", "pay"]))
     output = {
         "reserved": "reserve",
@@ -138,7 +149,7 @@ def ending_of(n: int) -> Ending:
 
 def effects_of(n: int, run: str) -> Iterator[tuple[Effect, str | None]]:
     """What run `n` must do in the world, each with its Idempotency-Key (None: of a run below it)."""
-    if workflow_of(n) == "drill-saga":
+    if is_saga(n):
         for step in ("book", "pay"):
             yield Effect(step, n), f"{run}:{step}"
             yield Effect(f"un{step}", n), f"{run}:{step}:compensate"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 import requests
 
-from tests.drills.flows import SERVICE, WORKFLOWS, Shop, context_of, effects_of, ending_of, workflow_of
+from tests.drills.flows import SERVICE, WORKFLOWS, Shop, context_of, effects_of, ending_of, is_saga, workflow_of
 from tests.support.receiver import Receiver
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Runs:
 
     def _signal_all(self, numbers: list[int], per_second: float) -> None:
         for n in numbers:
-            if workflow_of(n) != "drill-order":
+            if is_saga(n):
                 continue
             body = {"name": "go", "payload": {"n": n}}
             self._insist(f"/orchestration/executions/{self.ids[n]}/signal", body, 200, {})
@@ -126,7 +126,7 @@ class Runs:
             elif sorted(completed[id_]) != want.completed:
                 yield "ending", f"run {n} ({id_}) should complete {want.completed}, did {sorted(completed[id_])}"
         below = [id_ for id_, rest in ended.items() if id_ not in set(self.ids.values())]
-        orders = sum(workflow_of(n) == "drill-order" for n in self.ids)
+        orders = sum(not is_saga(n) for n in self.ids)
         if len(below) != orders:
             yield "ending", f"{orders} runs start one each, but {len(below)} were started"
 

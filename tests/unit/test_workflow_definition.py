@@ -83,6 +83,15 @@ def test_a_fault_is_named_with_its_path(steps: list[Any], path: str, said: str) 
     assert said in found[path]
 
 
+def test_a_definition_is_durable_to_the_letter_unless_it_says_otherwise() -> None:
+    assert not compile_definition({"steps": [log("a")]}).relaxed
+    assert not compile_definition({"steps": [log("a")], "durability": "strict"}).relaxed
+    assert compile_definition({"steps": [log("a")], "durability": "relaxed"}).relaxed
+    for wrong in ("lax", "", None, True):
+        found = faults({"steps": [log("a")], "durability": wrong})
+        assert "strict" in found["definition.durability"], "it says what there is"
+
+
 def test_a_cycle_through_a_wait_is_allowed() -> None:
     compile_definition({"steps": [log("a", onSuccess="w"), wait("w", onSuccess="a")]})
 

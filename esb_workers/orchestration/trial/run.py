@@ -116,7 +116,12 @@ class _Trial:
                     obey(strand)
                 else:
                     _Advance(
-                        strand, self.workflow, world, random=lambda: 0.0, may_act=lambda: self.ledger.leads(strand)
+                        strand,
+                        self.workflow,
+                        world,
+                        random=lambda: 0.0,
+                        may_act=lambda: self.ledger.leads(strand),
+                        strict=True,
                     ).go()
             except Reload:
                 continue
