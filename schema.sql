@@ -21,9 +21,9 @@ create table schema_version (
   applied_at timestamptz not null default now()
 );
 
--- How often the registrations of a topic have changed. A change bumps its row in its own transaction. Claims
--- and accepts read sum(n), so that a cache in any process is refreshed before it can act on what is no longer
--- true: a change answered with 2xx governs every message accepted after that answer.
+-- How often the registrations of a topic have changed. A change bumps its row in its own transaction. Claims read
+-- sum(n), and accepts the topics that a message was decided by, so that a cache in any process is refreshed before it
+-- can act on what is no longer true: a change answered with 2xx governs every message accepted after that answer.
 create table revision (
   topic text primary key constraint revision_topic check (topic in ('clients', 'services', 'routes', 'workflows', 'ingress', 'message_types', 'lookup_tables')),
   n     bigint not null default 0

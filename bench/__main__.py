@@ -2,7 +2,7 @@
 
 For each: accepted per second and end to end per second until the last of MESSAGES single POSTs has arrived, over 16
 kept-alive connections; then, at half that load and at 200 messages/s, latency from accept to arrival; and CPU seconds
-per message. Others: `python -m bench batches`, `backlog`, `matching`, `workflows`, `wide`.
+per message. Others: `python -m bench batches`, `backlog`, `matching`, `changing`, `workflows`, `wide`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from bench import backlog, batches, machines, matching, wide, workflows
+from bench import backlog, batches, changing, machines, matching, wide, workflows
 from bench.load import Sent, send
 from bench.machines import Machine, call, until
 from bench.plot import plot
@@ -131,6 +131,8 @@ if __name__ == "__main__":
         print(json.dumps(batches.run(), indent=1))
     elif sys.argv[1:2] == ["backlog"]:
         print(json.dumps(backlog.run(), indent=1))
+    elif sys.argv[1:2] == ["changing"]:
+        print(json.dumps(changing.run(), indent=1))
     elif sys.argv[1:2] == ["workflows"]:
         workflows.main(sys.argv[2:])
     elif sys.argv[1:2] == ["wide"]:

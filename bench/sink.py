@@ -1,6 +1,6 @@
 """The receiver both peers deliver to: answers at once and notes when each numbered message first arrived.
 
-Run as a process of its own, `python -m bench.sink PORT_FILE`. `GET /figures` answers what has arrived.
+Run as a process of its own, `python -m bench.sink PORT_FILE`. `GET /figures` answers what has arrived, and at which path.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ class Sink(asyncio.Protocol):
     """One connection. Understands just what HTTP/1.1 clients send with a Content-Length."""
 
     arrivals: ClassVar[dict[int, float]] = {}
+    paths: ClassVar[dict[int, str]] = {}
     hits = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -40,7 +41,7 @@ class Sink(asyncio.Protocol):
     def answer(self, head: bytes, body: bytes) -> None:
         cls = type(self)
         if head.startswith(b"get /figures"):
-            text = json.dumps({"hits": cls.hits, "arrivals": cls.arrivals}).encode()
+            text = json.dumps({"hits": cls.hits, "arrivals": cls.arrivals, "paths": cls.paths}).encode()
             self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text) + text)  # type: ignore[attr-defined]
             return
         if head.startswith(b"get /count"):
@@ -48,10 +49,12 @@ class Sink(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text) + text)  # type: ignore[attr-defined]
             return
         if head.startswith(b"delete "):
-            cls.arrivals, cls.hits = {}, 0
+            cls.arrivals, cls.paths, cls.hits = {}, {}, 0
         else:
             cls.hits += 1
-            cls.arrivals.setdefault(json.loads(body)["n"], time.monotonic())
+            number = json.loads(body)["n"]
+            cls.arrivals.setdefault(number, time.monotonic())
+            cls.paths.setdefault(number, head.split(b" ", 2)[1].decode())
         self.transport.write(OK)  # type: ignore[attr-defined]
 
 

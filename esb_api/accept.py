@@ -70,7 +70,7 @@ def accept_one(call: Call, asked: bytes, read: Read) -> Response:
 def _accept_one(call: Call, cursor: Cursor | None, places: Places, read: Read) -> Reply:
     new = new_message(call, read())
     places.take(1)
-    new = call.api.bus.routed(new, call.principal.rev)
+    new = call.api.bus.routed(new, call.principal.client)
     (outcome,) = _publish(call, cursor, [new])
     if outcome.outcome == "conflict":
         raise _taken(new)
@@ -83,17 +83,19 @@ def _accept_one(call: Call, cursor: Cursor | None, places: Places, read: Read) -
     if outcome.outcome == "duplicate":
         places.give_back()
         body["correlationId"] = correlation_of(call, [outcome.id])[outcome.id]
-    return Reply(202, orjson.dumps(body), _after(call, cursor, [new]))
+    return Reply(202, orjson.dumps(body), _after(call, cursor, [new], [outcome]))
 
 
 def _publish(call: Call, cursor: Cursor | None, new: Sequence[NewMessage]) -> list[Accepted]:
-    bus, rev = call.api.bus, call.principal.rev
-    return bus.publish(new, rev) if cursor is None else bus.publish_in(cursor, new, rev)
+    bus, known = call.api.bus, call.principal.known
+    return bus.publish(new, known) if cursor is None else bus.publish_in(cursor, new, known)
 
 
-def _after(call: Call, cursor: Cursor | None, new: Sequence[NewMessage]) -> Callable[[], None]:
+def _after(
+    call: Call, cursor: Cursor | None, new: Sequence[NewMessage], outcomes: Sequence[Accepted]
+) -> Callable[[], None]:
     # `publish` has done it; `publish_in` leaves it to whoever commits.
-    return (lambda: None) if cursor is None else lambda: call.api.bus.committed(new)
+    return (lambda: None) if cursor is None else lambda: call.api.bus.committed(new, outcomes)
 
 
 def _taken(new: NewMessage) -> Conflict:
@@ -200,8 +202,9 @@ def _accept_many(call: Call, cursor: Cursor | None, places: Places, reads: Seque
     if len(good) < len(found):
         check_current(call)
     places.take(len(good))
-    outcomes = iter(_publish(call, cursor, good) if good else ())
-    results = [(new, next(outcomes)) if isinstance(new, NewMessage) else new for new in found]
+    outcomes = _publish(call, cursor, good) if good else []
+    each = iter(outcomes)
+    results = [(new, next(each)) if isinstance(new, NewMessage) else new for new in found]
     stored = [result for result in results if isinstance(result, tuple)]
     repeats = [outcome.id for _, outcome in stored if outcome.outcome == "duplicate"]
     unused = sum(outcome.outcome != "accepted" for _, outcome in stored)
@@ -209,7 +212,7 @@ def _accept_many(call: Call, cursor: Cursor | None, places: Places, reads: Seque
         places.give_back(unused)
     first = correlation_of(call, repeats) if repeats else {}
     items = [_item(index, result, first) for index, result in enumerate(results)]
-    return Reply(202, orjson.dumps({"items": items}, default=str), _after(call, cursor, good))
+    return Reply(202, orjson.dumps({"items": items}, default=str), _after(call, cursor, good, outcomes))
 
 
 def _admitted(call: Call, read: Read) -> NewMessage | EsbError:

@@ -70,16 +70,16 @@ def key_of(call: Call) -> str | None:
 
 
 def _holder(api: Api, call: Call, key: str, cached: bool) -> Principal:
-    holder, rev = api.keys.find(key, cached=cached)
-    # Known by then to be remembered, not read: a refusal is checked against the present revision.
-    call.principal = Principal("nobody", rev=rev) if cached else NOBODY
+    holder, known = api.keys.find(key, cached=cached)
+    # Known by then to be remembered, not read: a refusal is checked against the present revisions.
+    call.principal = Principal("nobody", known=known) if cached else NOBODY
     if holder is None:
         raise Unauthenticated("This key is not known.")
     if holder.expired(time.time()):
         raise Unauthenticated("This key has expired.", code="key_expired")
     if holder.client is not None:
-        return Principal("client", client=holder.client, rev=rev)
-    return Principal("service", service_id=holder.service_id, scope=holder.scope, rev=rev)
+        return Principal("client", client=holder.client, known=known)
+    return Principal("service", service_id=holder.service_id, scope=holder.scope, known=known)
 
 
 def _check_client(principal: Principal) -> None:

@@ -21,6 +21,7 @@ from esb_workers.registry.instances import Directory
 from esb_workers.registry.lookups import Lookups
 from esb_workers.registry.quotas import Quotas
 from esb_workers.registry.rejections import Rejections
+from esb_workers.registry.revisions import Revisions
 from esb_workers.registry.secrets import Vault
 from esb_workers.registry.services import Services
 from esb_workers.runtime.ringer import Ringer
@@ -39,6 +40,7 @@ class Api:
 
     settings: Settings
     database: Database
+    revisions: Revisions
     keys: KeyRing
     bus: Bus
     services: Services
@@ -67,7 +69,7 @@ class Api:
         """Write what is gathered, stop the ringer, close the connections."""
         self.rejections.write()
         self.refusals.write()
-        self.bus.ringer.close()
+        self.bus.close()
         self.quotas.close()
         self.http.close()
         self.database.dispose()
@@ -86,11 +88,13 @@ def open_api(settings: Settings) -> Api:
         ringer.ring("delivery")
 
     bus = Bus(database, ringer)
+    revisions = Revisions(database)
     catalogue = Catalogue(database)
     api = Api(
         settings=settings,
         database=database,
-        keys=KeyRing(database),
+        revisions=revisions,
+        keys=KeyRing(database, revisions),
         bus=bus,
         orchestration=Orchestration(database, ringer),
         services=Services(database, vault),

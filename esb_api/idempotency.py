@@ -102,5 +102,5 @@ def check_current(call: Call) -> None:
 
     Raises StaleRevision if it may not be: the request is then looked at anew.
     """
-    if call.principal.rev is not None and call.api.keys.refresh() != call.principal.rev:
+    if call.principal.known is not None and not call.api.revisions.hold(call.principal.known):
         raise StaleRevision

@@ -198,11 +198,11 @@ def perform(operation: Operation, call: Call, values: list[str]) -> Response:
         try:
             return _perform(operation, call, values)
         except StaleRevision:
-            call.api.keys.refresh()
+            call.api.revisions.refresh()
             call.api.catalogue.refresh()
         except EsbError:
-            rev = call.principal.rev if operation.cached else None
-            if rev is None or call.api.keys.refresh() == rev:
+            known = call.principal.known if operation.cached else None
+            if known is None or call.api.revisions.hold(known):
                 raise
     raise Unavailable("the registrations change faster than they can be looked up")
 

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Literal
 
 from esb_workers.registry.clients import Client
+from esb_workers.store.revision import Known
 
 Kind = Literal["nobody", "operator", "client", "service"]
 
@@ -20,9 +21,9 @@ class Principal:
     #: The one service that a service key is for, and what it may do there: `heartbeat` or `pull`.
     service_id: str | None = None
     scope: str = ""
-    #: Revision of the registrations that `client` was read at; None where nothing cached was used. A
-    #: decision by a cached record holds only if the accepting transaction still finds this revision.
-    rev: int | None = None
+    #: By what this was decided, of the registrations; None where nothing remembered was used. A decision by what is
+    #: remembered holds only if the accepting transaction finds that nothing of it has moved.
+    known: Known | None = None
 
     @property
     def client_id(self) -> str | None:

@@ -17,15 +17,18 @@ import orjson
 from esb_workers import drill
 from esb_workers.clock import to_wire
 from esb_workers.errors import Conflict, IllegalTransition, NotFound, Unavailable
+from esb_workers.registry import catalogue
+from esb_workers.registry.clients import Client
 from esb_workers.routing.direct import DirectRouter
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.store import blocked_keys, bulk, jobs, lanes, message_log, messages, replays, unroutable
-from esb_workers.store.engine import Cursor, Database
+from esb_workers.store.engine import Cursor, Database, StaleRevision
 from esb_workers.store.group import Group
 from esb_workers.store.ids import new_id
 from esb_workers.store.jobs import Key
 from esb_workers.store.messages import Accepted
 from esb_workers.store.replays import DeadLetterFilter
+from esb_workers.store.revision import Known
 from esb_workers.upkeep import bulk as bulk_steps
 from esb_workers.upkeep import replays as replay_steps
 
@@ -65,8 +68,10 @@ class NewMessage:
     #: Revision of the catalogue by which its payload was judged, and what that found, if it is accepted all the same.
     judged: int | None = None
     warning: Row | None = None
-    #: What became of it at accept, where a match was all it needed; None: the routing pool is to decide.
+    #: Its deliveries, where a match at accept was all it needed, and what it was matched with. If that has changed when
+    #: it is stored, or if there are none, the routing pool decides.
     deliveries: Sequence[Row] | None = None
+    matched: Known | None = None
 
     @property
     def waits_for_routing(self) -> bool:
@@ -93,60 +98,67 @@ class Bus:
         self.ringer = ringer
         self._lanes: dict[str, int] = {}  # lane ids never change
         self._group = Group(self._accept_together)
-        self._router = DirectRouter(database)
+        self.router = DirectRouter(database)
 
-    def routed(self, new: NewMessage, revision: int | None) -> NewMessage:
+    def close(self) -> None:
+        """Stop the threads of its own. What is stored goes on without them."""
+        self.router.close()
+        self.ringer.close()
+
+    def routed(self, new: NewMessage, client: Client | None) -> NewMessage:
         """The same message, routed already if that takes no more than a match: see routing.direct.
 
-        Good for `publish` with this very `revision`. Raises Unavailable.
+        What is known of its sender must be among what `publish` is told.
         """
-        if revision is None or new.client_id is None or new.waits_for_routing:
+        if client is None or new.waits_for_routing:
             return new
         message_id, now = new_id(), datetime.now(UTC)
-        found = self._router.deliveries(_as_json(new, message_id, now), new.client_id, revision, now)
-        return new if found is None else replace(new, id=message_id, deliveries=found)
+        found = self.router.deliveries(_as_json(new, message_id, now), client, now)
+        return new if found is None else replace(new, id=message_id, deliveries=found.rows, matched=found.matched)
 
-    def publish(self, new: Sequence[NewMessage], revision: int | None) -> list[Accepted]:
+    def publish(self, new: Sequence[NewMessage], known: Known | None) -> list[Accepted]:
         """Accept messages; one outcome each, in order. Raises StaleRevision (then nothing is stored), Unavailable.
 
-        `revision` is that of the registrations the caller decided by; None if nothing remembered was used.
+        `known` is what the caller decided by, of the registrations; None if nothing remembered was used.
         """
         if len(new) == 1:
-            outcomes = [self._group.add((revision, self._row(0, new[0])))]
+            outcomes = [self._group.add(self._row(0, new[0], known))]
+            if outcomes[0].outcome == messages.STALE:
+                raise StaleRevision
         else:
-            with self.database.cursor() as cursor:
-                outcomes = self.publish_in(cursor, new, revision)
-        self.committed(new)
+            with self.database.raw_transaction() as cursor:
+                outcomes = self.publish_in(cursor, new, known)
+        self.committed(new, outcomes)
         return outcomes
 
-    def _accept_together(self, items: Sequence[tuple[int | None, Row]]) -> list[Accepted]:
+    def _accept_together(self, items: Sequence[Row]) -> list[Accepted]:
         """What several request threads want accepted at this moment, in one statement."""
-        # The oldest knowledge binds all: if it is stale, each is accepted or refused by its own.
-        revision = min((rev for rev, _ in items if rev is not None), default=None)
-        rows = [row | {"i": i} for i, (_, row) in enumerate(items)]
+        rows = [row | {"i": i} for i, row in enumerate(items)]
         with self.database.cursor() as cursor:
-            outcomes = {o.i: o for o in messages.accept(cursor, revision, rows)}
+            outcomes = {o.i: o for o in messages.accept_each(cursor, rows)}
         drill.crash_point(drill.AFTER_INSERT)
         return [outcomes[i] for i in range(len(rows))]
 
-    def publish_in(self, cursor: Cursor, new: Sequence[NewMessage], revision: int | None) -> list[Accepted]:
+    def publish_in(self, cursor: Cursor, new: Sequence[NewMessage], known: Known | None) -> list[Accepted]:
         """The same inside the caller's transaction; call `committed` after its commit."""
-        rows = [self._row(i, message) for i, message in enumerate(new)]
-        outcomes = {o.i: o for o in messages.accept(cursor, revision, rows)}
+        rows = [self._row(i, message, known) for i, message in enumerate(new)]
+        outcomes = {o.i: o for o in messages.accept(cursor, rows)}
         drill.crash_point(drill.AFTER_INSERT)
         return [outcomes[i] for i in range(len(rows))]
 
-    def committed(self, new: Sequence[NewMessage]) -> None:
+    def committed(self, new: Sequence[NewMessage], outcomes: Sequence[Accepted]) -> None:
         """After the commit: let keys go on, and ring."""
         drill.crash_point(drill.AFTER_COMMIT_BEFORE_RING)
         keys = {Key(self._lanes[m.client_id or OPERATOR], m.ordering_key) for m in new if m.ordering_key is not None}
         if keys:
             with self.database.cursor() as cursor:
                 jobs.promote(cursor, keys)
-        if any(m.deliveries is None for m in new):
+        if not all(o.direct for o in outcomes):
             self.ringer.ring("routing")
-        if any(m.deliveries is not None for m in new):
+        if any(o.direct for o in outcomes):
             self.ringer.ring("delivery")
+        if any(m.deliveries and o.outcome == "accepted" and not o.direct for m, o in zip(new, outcomes, strict=True)):
+            self.router.renew_soon()
 
     # --- what people do to messages ----------------------------------------------------------------------
 
@@ -164,7 +176,7 @@ class Bus:
             again = _again(message_id, first, traceparent)
             (accepted,) = self.publish_in(cursor, [again], None)
             message_log.note_act(cursor, message_id, by, "replay", {"messageId": accepted.id})
-        self.committed([again])
+        self.committed([again], [accepted])
         return again, accepted.id
 
     def replay_unroutable(self, ids: Sequence[str], *, by: str) -> list[tuple[str, str]]:
@@ -175,12 +187,13 @@ class Bus:
             again = [
                 _again(id_, first, None) for id_, first in firsts if first is not None and first.payload is not None
             ]
-            for new, accepted in zip(again, self.publish_in(cursor, again, None) if again else [], strict=True):
+            outcomes = self.publish_in(cursor, again, None) if again else []
+            for new, accepted in zip(again, outcomes, strict=True):
                 first_id = str(new.replay_of)
                 message_log.note_act(cursor, first_id, by, "replay", {"messageId": accepted.id})
                 sent.append((first_id, accepted.id))
         if again:
-            self.committed(again)
+            self.committed(again, outcomes)
         return sent
 
     def cancel(self, message_id: str, *, by: str) -> None:
@@ -280,7 +293,8 @@ class Bus:
             self.ringer.ring("routing")
             self.ringer.ring("delivery")
 
-    def _row(self, i: int, m: NewMessage) -> Row:
+    def _row(self, i: int, m: NewMessage, known: Known | None) -> Row:
+        judged = {} if m.judged is None else {catalogue.TOPIC: m.judged}
         row: Row = {
             "i": i,
             "id": m.id or new_id(),
@@ -303,7 +317,8 @@ class Bus:
             "trace": m.traceparent,
             "replay_of": m.replay_of,
             "to": m.deliveries,
-            "judged": m.judged,
+            "matched": m.matched,
+            "known": {**(known or {}), **judged} or None,
             "warning": m.warning,
         }
         row.update((k, v) for k, v in optional.items() if v is not None)

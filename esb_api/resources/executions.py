@@ -91,7 +91,7 @@ def _start(call: Call, cursor: Cursor | None, places: Places, body: Any) -> Repl
         business_key=read.business_key,
         reuse=read.business_key_reuse,
         priority=read.priority,
-        revision=call.principal.rev,
+        revision=(call.principal.known or {}).get("clients"),
     )
     workflow = front.find(new)
     places.take(1)

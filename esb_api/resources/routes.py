@@ -112,7 +112,7 @@ def delete_route(call: Call, route_id: str) -> Response:
 
 
 def _routes(call: Call) -> Routes:
-    return Routes(call.api.database)
+    return Routes(call.api.database, call.api.bus.router.renew_soon)
 
 
 def _answer_of(row: RouteRow) -> RouteAnswer:

@@ -38,6 +38,8 @@ from esb_workers.webhooks.verification import Received
 webhooks = Resource("webhooks")
 
 _NAME: Final = re.compile(NAME_PATTERN)
+#: What it depends on what a webhook comes to.
+_TOPICS: Final = ("ingress", "lookup_tables")
 _ANY_FORM: Final = {"type": "object", "additionalProperties": {"type": "string"}}
 
 
@@ -65,7 +67,7 @@ def receive_webhook(call: Call, name: str) -> Response:
 )  # fmt: skip
 def confirm_webhook(call: Call, name: str) -> Response:
     """Answer the GET by which a sender makes sure of the URL, where the definition knows one."""
-    call.api.keys.refresh()  # no accept will look whether what is remembered still holds
+    call.api.revisions.refresh()  # no accept will look whether what is remembered still holds
     found = _find(call, name)
     if found.query_challenge is None:
         raise MethodNotAllowed(valid_methods=["POST"])
@@ -78,10 +80,10 @@ def confirm_webhook(call: Call, name: str) -> Response:
 
 
 def _find(call: Call, name: str) -> Ingress:
-    rev = call.api.keys.revision()
+    topics = call.api.revisions.last()
     # What is remembered decides, so that what it decides must be checked: see `operations`.
-    call.principal = Principal("nobody", rev=rev)
-    found = call.api.ingress_book.find(name, rev) if _NAME.match(name) else None
+    call.principal = Principal("nobody", known={topic: topics[topic] for topic in _TOPICS})
+    found = call.api.ingress_book.find(name, topics["ingress"]) if _NAME.match(name) else None
     if found is None:
         raise NotFound
     return found
@@ -95,7 +97,7 @@ def _receive(call: Call, found: Ingress) -> Response:
     found.verify(received, time.time())
     body = read_body(raw, call.environ.get("CONTENT_TYPE") or None, found.json_field, parse_json)
     names = {"body": body, "headers": headers, "query": dict(received.query), "method": call.method}
-    with bound(call.api.lookups.refresh(call.api.database, call.principal.rev or 0)):
+    with bound(call.api.lookups.refresh(call.api.database, sum(call.api.revisions.last().values()))):
         told = None if found.body_challenge is None else found.body_challenge.answer(names)
         new = None if told is not None else _message(call, found, names)
     if new is not None:
@@ -135,7 +137,7 @@ def _message(call: Call, found: Ingress, names: dict[str, Any]) -> NewMessage:
 def _accept(call: Call, found: Ingress, new: NewMessage) -> Response:
     taken = call.api.quotas.take(found.id, found.limits)
     try:
-        (outcome,) = call.api.bus.publish([new], call.principal.rev)
+        (outcome,) = call.api.bus.publish([new], call.principal.known)
     except BaseException:
         call.api.quotas.give_back(taken)
         raise
@@ -154,7 +156,7 @@ def _keep_refusal(call: Call, found: Ingress, error: EsbError) -> None:
         error.extra.pop("rate_limit", None)
     if isinstance(error, Unavailable):
         return
-    if call.api.keys.refresh() != call.principal.rev:
+    if not call.api.revisions.hold(call.principal.known or {}):
         raise StaleRevision from None
     length = call.environ.get("CONTENT_LENGTH") or ""
     row = RefusalRow(

@@ -161,7 +161,7 @@ class Consumer(threading.Thread):
             listeners.park(cursor, parked)
             listeners.count(cursor, self.listener.id, words.count("accepted"), words.count("duplicate"), len(parked))
         if new:
-            self._bus.committed(new)
+            self._bus.committed(new, outcomes)
 
     def _park(self, incoming: Incoming, reason: str) -> None:
         with self._bus.database.raw_transaction() as cursor:

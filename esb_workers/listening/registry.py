@@ -18,6 +18,7 @@ from esb_workers.store import audit
 from esb_workers.store import listeners as store
 from esb_workers.store.engine import Database, StaleRevision, Transaction, is_unique_violation
 from esb_workers.store.listeners import ListenerRow, ParkedRow, StateRow
+from esb_workers.store.messages import Accepted
 from esb_workers.transport.brokers.address import parse, same_login, with_password, without_password
 
 Edit = Callable[[ListenerRow], dict[str, Any]]
@@ -121,14 +122,14 @@ class Listeners:
         listener = opened(self.get(listener_id), self._vault)
         self._catalogue.refresh()
         try:
-            new, message_id = self._accept_parked(listener, parked_id)
+            new, accepted = self._accept_parked(listener, parked_id)
         except StaleRevision:
             raise Unavailable("the catalogue of types is just being changed") from None
-        self._bus.committed([new])
+        self._bus.committed([new], [accepted])
         self._note(by, "replay_parked", listener, parked_id)
-        return message_id
+        return accepted.id
 
-    def _accept_parked(self, listener: Listener, parked_id: str) -> tuple[NewMessage, str]:
+    def _accept_parked(self, listener: Listener, parked_id: str) -> tuple[NewMessage, Accepted]:
         with self._database.raw_transaction() as cursor:
             row = store.take_parked(cursor, listener.id, parked_id)
             if row is None:
@@ -138,7 +139,7 @@ class Listeners:
             (outcome,) = self._bus.publish_in(cursor, [new], None)
             if outcome.outcome == "conflict":
                 raise Conflict(f"The id {new.message_id} belongs to another message.", code="message_id_conflict")
-        return new, outcome.id
+        return new, outcome
 
     def discard(self, listener_id: str, parked_id: str, *, by: str) -> None:
         """Take a parked message away for good. Raises NotFound."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 from esb_workers.errors import Invalid, Unavailable
 from esb_workers.orchestration.failures import FORBIDDEN, VALIDATION_ERROR, Failure, StepFailed
 from esb_workers.orchestration.world import OutgoingMessage
+from esb_workers.registry import catalogue
 from esb_workers.registry.catalogue import Catalogue
 from esb_workers.registry.clients import GrantBook
 from esb_workers.store import jobs, lanes, messages
@@ -68,10 +69,12 @@ class Publisher:
                     if messages.is_known(cursor, row["scope"], row["ext"]):
                         return None
                 raise StepFailed(Failure(VALIDATION_ERROR, error.detail)) from None
-            found = {"judged": judged.revision, "warning": judged.warning}
+            found: dict[str, Any] = {"known": {catalogue.TOPIC: judged.revision}}
+            if judged.warning is not None:
+                found["warning"] = judged.warning
             try:
                 with self._database.cursor() as cursor:
-                    return messages.accept(cursor, None, [row | {k: v for k, v in found.items() if v is not None}])[0]
+                    return messages.accept(cursor, [row | found])[0]
             except StaleRevision:
                 self._catalogue.refresh()
         raise Unavailable("the catalogue changes faster than it can be read")

@@ -12,11 +12,13 @@ from esb_workers.errors import Conflict, NotFound
 from esb_workers.expressions.topics import TopicTrie
 from esb_workers.registry import keys
 from esb_workers.registry.quotas import Limit, limits_of
+from esb_workers.registry.revisions import Revisions
 from esb_workers.registry.selection import WORKFLOW
-from esb_workers.store import audit, revision
+from esb_workers.store import audit
 from esb_workers.store import clients as store
 from esb_workers.store.clients import ClientRow, KeyRow
 from esb_workers.store.engine import Database, Transaction, is_unique_violation
+from esb_workers.store.revision import Known
 
 ANY: Final = "*"
 
@@ -77,41 +79,39 @@ class Holder(NamedTuple):
 
 
 class KeyRing:
-    """Whom a key belongs to, remembered while no registration has changed.
+    """Whom a key belongs to, remembered while no registration of its kind has changed.
 
-    What is remembered is good for the revision `rev`. A caller whose own transaction checks that revision may
-    use it as it is; any other asks `refresh` first.
+    What is remembered is good for the revisions it goes with. A caller whose own transaction checks them may use it as
+    it is (`cached`).
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, revisions: Revisions) -> None:
         self._database = database
-        # Replaced as a whole, never changed in place but for additions: threads need no lock.
-        self._known: tuple[int, dict[bytes, Holder]] = (-1, {})
+        self._revisions = revisions
+        # By topic. Replaced as a whole, never changed in place but for additions: threads need no lock.
+        self._remembered: dict[str, tuple[int, dict[bytes, Holder]]] = {"clients": (-1, {}), "services": (-1, {})}
 
-    def refresh(self) -> int:
-        """The present revision; what was remembered at another one is forgotten."""
-        with self._database.cursor() as cursor:
-            rev = revision.current(cursor)
-        if rev != self._known[0]:
-            self._known = (rev, {})
-        return rev
-
-    def revision(self) -> int:
-        """The revision that is remembered, for decisions that are checked against the present one later."""
-        return self._known[0] if self._known[0] >= 0 else self.refresh()
-
-    def find(self, key: str, *, cached: bool = False) -> tuple[Holder | None, int]:
-        """The holder of `key` (None: nobody), and the revision it was known at. Expiry is the caller's to judge."""
-        if not cached or self._known[0] < 0:
-            self.refresh()
-        rev, known = self._known
+    def find(self, key: str, *, cached: bool = False) -> tuple[Holder | None, Known]:
+        """The holder of `key` (None: nobody), and what that was known by. Expiry is the caller's to judge."""
+        topics = self._revisions.last() if cached else self._revisions.refresh()
         digest = keys.digest(key)
-        holder = known.get(digest)
-        if holder is None:
-            holder = self._load(key, digest)
+        for topic in self._remembered:
+            holder = self._holders(topic, topics).get(digest)
             if holder is not None:
-                known[digest] = holder
-        return holder, rev
+                return holder, {topic: topics[topic]}
+        holder = self._load(key, digest)
+        if holder is None:
+            return None, {topic: topics[topic] for topic in self._remembered}
+        topic = "clients" if holder.client is not None else "services"
+        self._holders(topic, topics)[digest] = holder
+        return holder, {topic: topics[topic]}
+
+    def _holders(self, topic: str, topics: Known) -> dict[bytes, Holder]:
+        number, holders = self._remembered[topic]
+        if number != topics[topic]:
+            holders = {}
+            self._remembered[topic] = (topics[topic], holders)
+        return holders
 
     def _load(self, key: str, digest: bytes) -> Holder | None:
         public_id = keys.public_id(key)

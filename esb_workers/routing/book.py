@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from esb_workers.errors import Invalid
 from esb_workers.expressions.functions import Host
@@ -13,10 +13,23 @@ from esb_workers.routing.route import Route, compile_route
 from esb_workers.routing.strategies import Chooser
 from esb_workers.routing.table import RoutingTable
 from esb_workers.store import clients, lookup_tables, revision, routes
-from esb_workers.store.engine import Cursor, Database
+from esb_workers.store.engine import Database
+from esb_workers.store.revision import Known
 from esb_workers.store.routes import RouteRow
 
 log = logging.getLogger(__name__)
+
+Tables = dict[str, dict[str, Any]]
+
+
+class News(NamedTuple):
+    """What has changed since a book was last brought up to date."""
+
+    topics: Known
+    #: Routes by id as they are now, ready for use; None for one that is no more.
+    routes: Mapping[str, Route | None]
+    #: All lookup tables, if one of them has changed.
+    tables: Tables | None
 
 
 class Book:
@@ -25,46 +38,53 @@ class Book:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._rev = -1
-        self._routes_n: int | None = None
+        #: What it was brought up to date by; empty: never yet.
+        self.topics: Known = {}
         self.chooser = Chooser()
-        self._table = RoutingTable((), self.chooser)
+        self.table = RoutingTable((), self.chooser)
         self._clients: dict[str, Client | None] = {}
-        self._lookups_n: int | None = None
-        self._lookups: dict[str, dict[str, Any]] = {}
+        self._lookups: Tables = {}
         #: What expressions see, as of the last `at`: bind it around their evaluation.
         self.host = Host(tables=self._lookups)
 
     def at(self, rev: int) -> RoutingTable:
         """The routes in force at least at revision `rev`, as a claim named it."""
         if rev != self._rev:
-            with self._database.cursor() as cursor:
-                # The numbers first: rows read after them may be newer than they say, never older.
-                topics = revision.by_topic(cursor)
-                if topics["routes"] != self._routes_n:
-                    self._catch_up(cursor)
-                    self._routes_n = topics["routes"]
-                if topics["lookup_tables"] != self._lookups_n:
-                    tables = lookup_tables.in_force(cursor)
-                    self._lookups.clear()
-                    self._lookups.update(tables)
-                    self._lookups_n = topics["lookup_tables"]
-            self._clients.clear()
-            self._rev = sum(topics.values())
-        return self._table
+            self.take(self.news())
+        return self.table
 
-    def _catch_up(self, cursor: Cursor) -> None:
-        """Take in what changed, and only that: routes may be many, and messages are waiting."""
-        known = self._routes_n
-        for row in routes.in_force(cursor) if known is None else routes.changed_since(cursor, known):
-            route = None if row.deleted_at is not None else _compiled(row)
+    def news(self) -> News:
+        """What has changed, and only that: routes may be many, and messages are waiting. Changes nothing here."""
+        with self._database.cursor() as cursor:
+            # The numbers first: rows read after them may be newer than they say, never older.
+            topics = revision.by_topic(cursor)
+            known = self.topics.get("routes")
+            rows: list[RouteRow] = []
+            if known is None:
+                rows = routes.in_force(cursor)
+            elif topics["routes"] != known:
+                rows = routes.changed_since(cursor, known)
+            moved = topics["lookup_tables"] != self.topics.get("lookup_tables")
+            tables = lookup_tables.in_force(cursor) if moved else None
+        return News(topics, {row.id: None if row.deleted_at else _compiled(row) for row in rows}, tables)
+
+    def take(self, news: News) -> None:
+        """From now on it is so. The book asks nobody meanwhile."""
+        for route_id, route in news.routes.items():
             if route is None:
-                self._table.remove(row.id)
+                self.table.remove(route_id)
             else:
-                self._table.put(route)
+                self.table.put(route)
+        if news.tables is not None:
+            self._lookups.clear()
+            self._lookups.update(news.tables)
+        if news.topics["clients"] != self.topics.get("clients"):
+            self._clients.clear()
+        self.topics, self._rev = news.topics, sum(news.topics.values())
 
     def route(self, route_id: str | None) -> Route | None:
         """A route by its id, as of the last `at`; one that was deleted too, for what it has begun."""
-        found = self._table.get(route_id) if route_id is not None else None
+        found = self.table.get(route_id) if route_id is not None else None
         if found is None and route_id is not None:
             with self._database.cursor() as cursor:
                 rows = routes.by_id(cursor, [route_id])

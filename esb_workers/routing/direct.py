@@ -1,8 +1,9 @@
 """Routing at accept: a message that needs no more than a match gets its deliveries in the statement that stores it.
 
 It spares the message the routing pool: a claim, two round trips and a bell, half of what a message costs. It is safe
-because the statement that accepts refuses a stale revision of the registrations: the routes asked here are those in
-force at that moment, as the routing pool would find them. All else goes by way of the pool: what is ordered (one
+because the statement that accepts looks whether the routes asked here are still those in force, and leaves the message
+to the routing pool if they are not. So no sender waits until a change has been read: a thread of its own takes it
+in, and what is accepted meanwhile is routed by the pool. All else goes by way of the pool too: what is ordered (one
 router a key makes the order), late, split or transformed, what nobody takes or the sender's grant does not cover, and
 what would keep a request waiting for it.
 """
@@ -15,20 +16,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from esb_workers.expressions.functions import bound
+from esb_workers.registry.clients import Client
 from esb_workers.routing.book import Book
+from esb_workers.routing.renewer import Renewer
 from esb_workers.routing.route import Destination, Route
+from esb_workers.routing.table import Match
 from esb_workers.store import lanes
 from esb_workers.store.engine import Database
 from esb_workers.store.ids import new_id
+from esb_workers.store.revision import Known
 
 log = logging.getLogger(__name__)
 
 DELIVERY: Final = 2
 #: More expressions than these are not evaluated while a caller waits.
 MAX_FILTERS: Final = 16
+#: Changed routes that are put in force while messages wait for it, a few hundred microseconds.
+FEW: Final = 20
+#: What a match is decided by. Services are not: who is called is decided when it is.
+TOPICS: Final = ("routes", "lookup_tables")
 
 #: What a route may say and still be no more than a match. A field that is not named here must have its default.
 _ROUTE: Final = frozenset(
@@ -43,37 +52,76 @@ _DESTINATION: Final = frozenset(
 Json = dict[str, Any]
 
 
+class Direct(NamedTuple):
+    """Deliveries as esb_accept takes them, and the registrations they were decided by."""
+
+    rows: list[Json]
+    matched: Known
+
+
 class DirectRouter:
     """Routes messages of clients while they are accepted. One a process; safe for threads."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._book = Book(database)
-        self._lock = threading.Lock()  # around the book, which is made for one thread
+        #: Around the book while a message is matched: it changes in place.
+        self._lock = threading.Lock()
+        #: What the book may be asked by; None: it is still being read.
+        self._matched: Known | None = None
+        self._renewing = threading.Lock()
+        self._renewer = Renewer(self.renew)
         self._lanes: dict[str, int] = {}  # by service; lane ids never change
 
-    def deliveries(self, message: Mapping[str, Any], client_id: str, revision: int, now: datetime) -> list[Json] | None:
-        """The deliveries of a message given as JSON, as esb_accept takes them; None: the routing pool is to decide.
-
-        They are good for an accept that holds `revision` to be the present one, and for no other.
-        """
-        with self._lock:  # while it is matched as well: the table changes in place
-            table = self._book.at(revision)
-            try:
-                candidates = table.candidates(message)
-                if not _light([*candidates.plain, *candidates.default]):
-                    return None
-                with bound(self._book.host):
-                    matches = table.match_among(candidates, message, now)
-            except Exception:  # a defect: it is the routing pool's to show it, and not the caller's
-                log.exception("message %s could not be matched at accept", message["id"])
-                return None
-        chosen = [(match.route, destination) for match in matches for destination in match.destinations]
-        with self._lock:
-            granted = all(self._book.may_use(client_id, destination.name) for _, destination in chosen)
-        if not chosen or not granted:
+    def deliveries(self, message: Mapping[str, Any], client: Client, now: datetime) -> Direct | None:
+        """The deliveries of a client's message given as JSON; None: the routing pool is to decide."""
+        if self._matched is None:
+            self.renew_soon()
             return None
-        return [self._delivery(route, destination, message["priority"]) for route, destination in chosen]
+        with self._lock:  # while it is matched as well: the table changes in place
+            matched = self._matched
+            matches = None if matched is None else self._matches(message, now)
+        if not matches or matched is None:
+            return None
+        chosen = [(match.route, destination) for match in matches for destination in match.destinations]
+        if not all(client.may_use(destination.name) for _, destination in chosen):
+            return None
+        rows = [self._delivery(route, destination, message["priority"]) for route, destination in chosen]
+        return Direct(rows, matched)
+
+    def _matches(self, message: Mapping[str, Any], now: datetime) -> list[Match] | None:
+        table = self._book.table
+        try:
+            candidates = table.candidates(message)
+            if not _light([*candidates.plain, *candidates.default]):
+                return None
+            with bound(self._book.host):
+                return table.match_among(candidates, message, now)
+        except Exception:  # a defect: it is the routing pool's to show it, and not the caller's
+            log.exception("message %s could not be matched at accept", message["id"])
+            return None
+
+    def renew(self) -> None:
+        """Take in what has changed. Raises Unavailable."""
+        with self._renewing:
+            news = self._book.news()
+            many = self._matched is None or len(news.routes) > FEW
+            if many:  # it takes its time: until then the pool routes, and nobody waits for the lock
+                with self._lock:
+                    self._matched = None
+                self._book.take(news)
+            with self._lock:
+                if not many:
+                    self._book.take(news)
+                self._matched = {topic: news.topics[topic] for topic in TOPICS}
+
+    def renew_soon(self) -> None:
+        """Have it done by a thread of its own. Never blocks, never raises."""
+        self._renewer.ask()
+
+    def close(self) -> None:
+        """Stop that thread."""
+        self._renewer.close()
 
     def _delivery(self, route: Route, destination: Destination, priority: int) -> Json:
         return {

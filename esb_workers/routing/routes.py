@@ -20,10 +20,11 @@ Check = Callable[[RouteRow], None]
 
 
 class Routes:
-    """The routes of a database."""
+    """The routes of a database. `told` is called after each change."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, told: Callable[[], None] = lambda: None) -> None:
         self._database = database
+        self._told = told
 
     def register(self, body: Any, *, by: str) -> RouteRow:
         """A new route. Raises Invalid naming every fault, Conflict if the name is taken."""
@@ -31,6 +32,7 @@ class Routes:
         with _unique_name(), self._database.transaction() as connection:
             row = store.add(connection, values["name"], values["priority"], values["enabled"], values["body"])
             _changed(connection, by, "create", row)
+        self._told()
         return row
 
     def get(self, route_id: str) -> RouteRow:
@@ -51,6 +53,7 @@ class Routes:
             before = _found(store.get(connection, route_id, lock=True))
             row = store.change(connection, route_id, columns(edit(before)))
             _changed(connection, by, "change", row, fields=_differing(document(before), document(row)))
+        self._told()
         return row
 
     def delete(self, route_id: str, check: Check, *, by: str) -> None:
@@ -60,6 +63,7 @@ class Routes:
             check(row)
             store.mark_deleted(connection, route_id)
             _changed(connection, by, "delete", row)
+        self._told()
 
 
 def columns(body: Any) -> dict[str, Any]:

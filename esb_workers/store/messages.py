@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from esb_workers.store.engine import Cursor
+from esb_workers.store.engine import Cursor, StaleRevision
 from esb_workers.store.json import dumps
+
+STALE: Final = "stale"
 
 
 class Accepted(NamedTuple):
-    """What became of row `i`: `accepted`, `duplicate` (of message `id`), or `conflict` (its id means another)."""
+    """What became of row `i`.
+
+    `accepted`; `duplicate` (of message `id`); `conflict` (its id means another); or `stale`: it is not stored, since
+    what it was decided by has changed. `direct`: it needs no routing pool, its deliveries are stored with it.
+    """
 
     i: int
     outcome: str
     id: str
+    direct: bool
 
 
 class StoredMessage(NamedTuple):
@@ -36,20 +43,28 @@ class StoredMessage(NamedTuple):
     created_at: Any
 
 
-def accept(cursor: Cursor, revision: int | None, rows: Sequence[Mapping[str, Any]]) -> list[Accepted]:
-    """Store messages and their routing jobs in one statement; see esb_accept for a row's fields.
+def accept_each(cursor: Cursor, rows: Sequence[Mapping[str, Any]]) -> list[Accepted]:
+    """Store messages and their jobs in one statement, each that is not stale; see esb_accept for a row's fields.
 
-    Raises StaleRevision if the registrations moved since `revision` was read; then nothing is stored. None: whatever
-    they are now. Likewise if the catalogue moved since the payload of a row was `judged` by it; what it found in one
-    that is accepted all the same is the row's `warning`.
+    What the catalogue found in the payload of one that is accepted all the same is the row's `warning`.
     """
-    judged = min((row["judged"] for row in rows if "judged" in row), default=None)
     warnings = [{"id": row["id"], **row["warning"]} for row in rows if "warning" in row]
     cursor.execute(
-        "select i, outcome, id from esb_accept(%s, %s::json, %s, %s::json)",
-        (revision, dumps(rows), judged, dumps(warnings) if warnings else None),
+        "select i, outcome, id, direct from esb_accept(%s::json, %s::json)",
+        (dumps(rows), dumps(warnings) if warnings else None),
     )
     return [Accepted(*row) for row in cursor.fetchall()]
+
+
+def accept(cursor: Cursor, rows: Sequence[Mapping[str, Any]]) -> list[Accepted]:
+    """The same, all or none: to be called inside a transaction if there are several.
+
+    Raises StaleRevision if what one of them was decided by has changed.
+    """
+    outcomes = accept_each(cursor, rows)
+    if any(outcome.outcome == STALE for outcome in outcomes):
+        raise StaleRevision
+    return outcomes
 
 
 def is_known(cursor: Cursor, scope: str, key: str) -> bool:

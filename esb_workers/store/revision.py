@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from esb_workers.store.engine import Cursor
+
+#: By what something was decided: topics, and the number of each. It stands while none of them has moved.
+Known = Mapping[str, int]
 
 
 def current(cursor: Cursor) -> int:

@@ -1,4 +1,4 @@
-"""What a process keeps in memory of the inbound webhooks, good for the revision it was read at."""
+"""What a process keeps in memory of the inbound webhooks, good for the revision of `ingress` it was read at."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Book:
         self._known: tuple[int, dict[str, Ingress]] = (-1, {})
 
     def find(self, name: str, rev: int) -> Ingress | None:
-        """The ingress of a name as of revision `rev` or later. Names that nothing bears are not remembered."""
+        """The ingress of a name as of revision `rev` of `ingress` or later. Unknown names are not remembered."""
         if self._known[0] != rev:
             self._known = (rev, {})
         known = self._known[1]

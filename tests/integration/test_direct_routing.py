@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,18 +12,23 @@ import pytest
 
 from esb_workers.app import make_celery
 from esb_workers.bus import Bus, NewMessage
+from esb_workers.registry.clients import Client, client_of
+from esb_workers.routing.direct import FEW
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
-from esb_workers.store import clients, revision, routes
+from esb_workers.store import clients, messages, revision, routes
 from esb_workers.store.engine import Database, StaleRevision
+from esb_workers.store.ids import new_id
+
+Eventually = Callable[..., None]
 
 
 @pytest.fixture
 def bus(database: Database) -> Iterator[Bus]:
     """A front door without any worker behind it, and without a broker."""
-    ringer = Ringer(make_celery(Settings.load({}, None, broker_url="redis://127.0.0.1:1/0")))
-    yield Bus(database, ringer)
-    ringer.close()
+    bus = Bus(database, Ringer(make_celery(Settings.load({}, None, broker_url="redis://127.0.0.1:1/0"))))
+    yield bus
+    bus.close()
 
 
 @pytest.fixture
@@ -41,15 +47,30 @@ def add_route(database: Database, name: str, priority: int = 0, **body: Any) -> 
     return made.id
 
 
-def present(database: Database) -> int:
+def present(database: Database) -> dict[str, int]:
+    """What is known of clients by whoever has just looked."""
     with database.cursor() as cursor:
-        return revision.current(cursor)
+        return {"clients": revision.by_topic(cursor)["clients"]}
+
+
+def client(database: Database, client_id: str | None) -> Client | None:
+    if client_id is None:
+        return None
+    with database.read() as connection:
+        row = clients.get(connection, client_id)
+    assert row is not None
+    return client_of(row)
+
+
+def message_of(client_id: str | None, payload: Any = 1, **fields: Any) -> NewMessage:
+    return NewMessage("shop", "order.made", "corr-1", "{}", json.dumps(payload), client_id=client_id, **fields)
 
 
 def send(bus: Bus, client_id: str | None, payload: Any = 1, **fields: Any) -> str:
-    rev = present(bus.database)
-    new = NewMessage("shop", "order.made", "corr-1", "{}", json.dumps(payload), client_id=client_id, **fields)
-    (outcome,) = bus.publish([bus.routed(new, rev)], rev)
+    """Send a message at a moment when the front door has taken in every change."""
+    bus.router.renew()
+    new = message_of(client_id, payload, **fields)
+    (outcome,) = bus.publish([bus.routed(new, client(bus.database, client_id))], present(bus.database))
     return outcome.id
 
 
@@ -118,18 +139,82 @@ def test_the_operators_messages_go_by_way_of_the_routing_pool(database: Database
     assert jobs_of(database, send(bus, None)) == [(1, "operator", "r")]
 
 
-def test_nothing_is_stored_that_was_matched_with_routes_that_have_changed(
+def test_what_was_matched_with_routes_that_have_changed_is_routed_anew_by_the_pool(
     database: Database, bus: Bus, client_id: str
 ) -> None:
     add_route(database, "r", pattern="order.*", destinations=["billing"])
-    rev = present(database)
-    new = bus.routed(NewMessage("shop", "order.made", "c", "{}", "1", client_id=client_id), rev)
+    bus.router.renew()
+    new = bus.routed(message_of(client_id), client(database, client_id))
     assert new.deliveries
     add_route(database, "r2", pattern="order.*", destinations=["audit"])
+    (outcome,) = bus.publish([new], present(database))
+    assert (outcome.outcome, outcome.direct) == ("accepted", False)
+    assert jobs_of(database, outcome.id) == [(1, client_id, "r")]
+
+
+def test_a_change_is_taken_in_by_itself_once_a_message_has_met_it(
+    database: Database, bus: Bus, client_id: str, eventually: Eventually
+) -> None:
+    add_route(database, "r", pattern="order.*", destinations=["billing"])
+    bus.router.renew()
+    add_route(database, "r2", pattern="order.*", destinations=["audit"])
+    sender = client(database, client_id)
+
+    def routed_at_accept() -> bool:
+        (outcome,) = bus.publish([bus.routed(message_of(client_id), sender)], present(database))
+        return outcome.direct and len(jobs_of(database, outcome.id)) == 2
+
+    eventually(routed_at_accept)
+
+
+def test_the_first_message_does_not_wait_until_all_routes_are_read(
+    database: Database, bus: Bus, client_id: str, eventually: Eventually
+) -> None:
+    add_route(database, "r", pattern="order.*", destinations=["billing"])
+    sender = client(database, client_id)
+    assert bus.routed(message_of(client_id), sender).deliveries is None
+    eventually(lambda: bus.routed(message_of(client_id), sender).deliveries)
+
+
+def test_a_change_of_many_routes_is_seen_whole_or_not_at_all(database: Database, bus: Bus, client_id: str) -> None:
+    bus.router.renew()
+    ids = [add_route(database, f"r{n}", pattern="order.*", destinations=["billing"]) for n in range(2 * FEW)]
+    assert len(jobs_of(database, send(bus, client_id))) == len(ids)
+
+
+def test_a_grant_that_has_changed_stores_nothing_and_holds_up_no_neighbour(
+    database: Database, bus: Bus, client_id: str
+) -> None:
+    known = present(database)
+    with database.transaction() as connection:
+        connection.exec_driver_sql("select esb_changed('clients')")
     with pytest.raises(StaleRevision):
-        bus.publish([new], rev)
-    message = send(bus, client_id)
-    assert jobs_of(database, message) == [(2, "billing", "r"), (2, "audit", "r")]
+        bus.publish([message_of(client_id)], known)
+    rows = [
+        {"i": i, "id": new_id(), "lane": 1, "source": "s", "type": "t", "corr": "c", "headers": "{}", "payload": "1"}
+        for i in range(3)
+    ]
+    rows[1]["known"] = known
+    with database.cursor() as cursor:
+        outcomes = messages.accept_each(cursor, rows)
+        cursor.execute("select count(*) from message")
+        assert cursor.fetchone() == (2,)
+    assert {o.i: o.outcome for o in outcomes} == {0: "accepted", 1: "stale", 2: "accepted"}
+
+
+def test_a_change_of_routes_makes_no_grant_stale(database: Database, bus: Bus, client_id: str) -> None:
+    known = present(database)
+    add_route(database, "r", pattern="order.*", destinations=["billing"])
+    assert bus.publish([message_of(client_id)], known)[0].outcome == "accepted"
+
+
+def test_of_a_batch_that_is_stale_in_part_nothing_is_stored(database: Database, bus: Bus, client_id: str) -> None:
+    good, bad = message_of(client_id), replace(message_of(client_id), judged=-1)
+    with pytest.raises(StaleRevision):
+        bus.publish([good, bad], present(database))
+    with database.cursor() as cursor:
+        cursor.execute("select count(*) from message")
+        assert cursor.fetchone() == (0,)
 
 
 def test_a_repeat_of_a_message_makes_no_second_delivery(database: Database, bus: Bus, client_id: str) -> None:

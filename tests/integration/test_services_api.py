@@ -218,12 +218,15 @@ def test_maintenance_and_the_last_instances_end_close_the_lane(api: ApiClient, d
 
 
 def test_every_change_moves_the_revision_and_leaves_a_trace(api: ApiClient) -> None:
-    before = api.context.keys.refresh()
+    def revision() -> int:
+        return api.context.revisions.refresh()["services"]
+
+    before = revision()
     path = f"/services/{register(api)['id']}"
     api.patch(path, {"weight": 2})
     api.patch(f"{path}/status", {"status": "inactive"})
     api.delete(path)
-    assert api.context.keys.refresh() == before + 4
+    assert revision() == before + 4
     trail = api.get("/system/audit?resource=service").json["items"]
     assert [entry["action"] for entry in trail] == ["delete", "status", "change", "create"]
     assert all(entry["actor"] == "operator" and entry["name"] == "orders" for entry in trail)

@@ -1,22 +1,22 @@
--- The front door: accepts messages in one statement. p_rev is the revision the caller's knowledge of clients
--- is from; if it is stale nothing is accepted (ES003) and the caller looks again. A row with a scope is unique
--- by (scope, ext): a repeat with the same hash answers the first message's id, with another one 'conflict'.
--- A row with an ordering key is queued; the caller promotes its key after the commit. A row that was routed already
--- (`to`: its deliveries, as esb_routed takes them) gets these in place of a job of the routing pool: the routes it was
--- matched with are those in force, or p_rev is stale. p_judged is the revision of the catalogue by which payloads were
--- judged, if they were; p_warnings what it found in those that are accepted all the same.
-create or replace function esb_accept(p_rev bigint, p_rows json, p_judged bigint default null, p_warnings json default null)
-returns table (i int, outcome text, id uuid) language plpgsql as $$
-declare v_inserted int;
+-- The front door: accepts messages in one statement. A row says by what it was decided: `known`, topics of `revision`
+-- and the number of each (the sender's grant by `clients`, the payload by `message_types` …). If one of them has moved
+-- the row is 'stale': nothing of it is stored, its caller looks again, and its neighbours are not held up by it.
+-- A row with a scope is unique by (scope, ext): a repeat with the same hash answers the first message's id, with another
+-- one 'conflict'. A row with an ordering key is queued; the caller promotes its key after the commit.
+-- A row that was routed already (`to`: its deliveries, as esb_routed takes them) gets these in place of a job of the
+-- routing pool, and is `direct`. If what it was `matched` with has moved meanwhile it is routed anew, by the pool: its
+-- sender need not wait for that. p_warnings is what was found in payloads of rows that are accepted all the same.
+create or replace function esb_accept(p_rows json, p_warnings json default null)
+returns table (i int, outcome text, id uuid, direct boolean) language plpgsql as $$
+declare v_inserted int; v_now jsonb := (select jsonb_object_agg(v.topic, v.n) from revision v);
 begin
-  if p_rev <> (select sum(n) from revision) or p_judged <> (select n from revision where topic = 'message_types') then
-    raise exception 'stale revision' using errcode = 'ES003';
-  end if;
   return query
   with r as materialized (
-    select * from json_to_recordset(p_rows) as r(i int, id uuid, lane int, client uuid, ext text, source text, type text,
-      corr text, okey text, prio smallint, at timestamptz, exp timestamptz, reply text, trace text, headers text,
-      payload text, scope text, hash text, replay_of uuid, "to" json)),
+    select r.*, coalesce(v_now @> r.matched, false) as direct
+      from json_to_recordset(p_rows) as r(i int, id uuid, lane int, client uuid, ext text, source text, type text,
+        corr text, okey text, prio smallint, at timestamptz, exp timestamptz, reply text, trace text, headers text,
+        payload text, scope text, hash text, replay_of uuid, known jsonb, matched jsonb, "to" json)
+     where coalesce(v_now @> r.known, true)),
   k as (
     insert into idempotency as d (scope, key, hash, resource_id, status, expires_at)
     select distinct on (r.scope, r.ext) r.scope, r.ext, decode(r.hash, 'hex'), r.id, 202, now() + interval '30 days'
@@ -34,14 +34,14 @@ begin
     insert into job (id, pool, lane_id, okey, state, run_at, message_id, expires_at)
     select f.id, 1, f.lane, f.okey, case when f.okey is not null then 'q' when f.at > now() then 's' else 'r' end::"char",
            case when f.at > now() then f.at else now() - make_interval(secs => 30 * coalesce(f.prio, 5)) end, f.id, f.exp
-      from fresh f where f."to" is null order by f.i),
+      from fresh f where not f.direct order by f.i),
   d as (
     insert into job (id, pool, lane_id, route_id, run_at, message_id, cursor)
     select d.id, 2, d.lane, d.route, now() - make_interval(secs => 30 * d.prio), f.id, d.cursor
       from fresh f, rows from (json_to_recordset(f."to") as (id uuid, lane int, route uuid, prio int, cursor jsonb))
            with ordinality as d(id, lane, route, prio, cursor, ord)
-     where f."to" is not null order by f.i, d.ord)
-  select f.i, 'accepted', f.id from fresh f;
+     where f.direct order by f.i, d.ord)
+  select f.i, 'accepted', f.id, f.direct from fresh f;
   get diagnostics v_inserted = row_count;
   if p_warnings is not null then
     insert into message_warning (message_id, type, version, faults)
@@ -49,11 +49,13 @@ begin
      where exists (select 1 from message m where m.id = w.id);   -- not of a repeat, which is not stored
   end if;
   if v_inserted < json_array_length(p_rows) then
-    -- A second statement, so a second snapshot: it sees the twin whose commit the insert above waited for.
     return query
-    select r.i, case when d.hash = decode(r.hash, 'hex') then 'duplicate' else 'conflict' end, d.resource_id
-      from json_to_recordset(p_rows) as r(i int, id uuid, ext text, scope text, hash text)
+    select r.i, 'stale', r.id, false from json_to_recordset(p_rows) as r(i int, id uuid, known jsonb) where not v_now @> r.known;
+    -- A statement of its own, so a snapshot of its own: it sees the twin whose commit the insert above waited for.
+    return query
+    select r.i, case when d.hash = decode(r.hash, 'hex') then 'duplicate' else 'conflict' end, d.resource_id, false
+      from json_to_recordset(p_rows) as r(i int, id uuid, ext text, scope text, hash text, known jsonb)
       join idempotency d on d.scope = r.scope and d.key = r.ext
-     where d.resource_id <> r.id;
+     where d.resource_id <> r.id and coalesce(v_now @> r.known, true);
   end if;
 end $$;

@@ -37,7 +37,8 @@ end $$;
 -- Starts a run: its row, its root strand, its business key. Answers 'ok'; 'gone' when the workflow was deleted (the lock
 -- keeps a delete from missing this run); 'existing' and the run that this delivery or due time has started before, or
 -- that has the business key where it is wanted back; 'busy' and the run that has the key; 'limit' when as many run as
--- may. ES003: what the caller knows of its client (p_rev; null: nothing was remembered) is out of date.
+-- may. ES003: what the caller knows of its client (p_rev, the revision of `clients`; null: nothing was remembered) is out
+-- of date.
 --   p_reuse: allow_after_end (one open run a key), reject (one run a key, ever), return_existing (the latest, if any).
 --   p_on_limit: queue, reject, cancel_oldest.  p_rate: starts a second; what comes sooner begins later, in order.
 create or replace function esb_execute(p_id uuid, p_workflow uuid, p_lane int, p_client uuid, p_correlation text, p_trace text,
@@ -48,7 +49,7 @@ create or replace function esb_execute(p_id uuid, p_workflow uuid, p_lane int, p
 returns table (outcome text, id uuid) language plpgsql as $$
 declare v_other uuid; v_start timestamptz := now() + make_interval(secs => p_delay_ms / 1000.0); v_held boolean := false;
 begin
-  if p_rev <> (select sum(r.n) from revision r) then raise exception 'stale revision' using errcode = 'ES003'; end if;
+  if p_rev <> (select r.n from revision r where r.topic = 'clients') then raise exception 'stale revision' using errcode = 'ES003'; end if;
   if p_limit_key is not null then perform pg_advisory_xact_lock(hashtextextended('limit:' || p_limit_key, 0)); end if;
   if p_delivery is not null then
     perform pg_advisory_xact_lock(hashtextextended('delivery:' || p_delivery, 0));
