@@ -125,6 +125,7 @@ def new_message(call: Call, incoming: Incoming) -> NewMessage:
         source=body.source,
         message_type=body.message_type,
         correlation_id=body.correlation_id or call.correlation_id,
+        own_correlation_id=body.correlation_id,
         headers=orjson.dumps(body.headers).decode() if body.headers else "{}",
         payload=payload,
         client_id=client_id,

@@ -55,6 +55,7 @@ class NewMessage:
     id: str | None = None  # ours; None: made when it is stored
     client_id: str | None = None
     message_id: str | None = None  # the caller's own id
+    own_correlation_id: str | None = None  # `correlation_id`, if the caller gave it with the message
     scope: str | None = None  # in which message_id is unique; None: it is not
     ordering_key: str | None = None
     priority: int | None = None
@@ -85,7 +86,7 @@ class NewMessage:
             return hashlib.sha256(self.fingerprint.encode()).hexdigest()
         said = (
             self.source, self.message_type, self.headers, self.payload, self.ordering_key, self.priority,
-            to_wire(self.deliver_at), to_wire(self.expires_at), self.reply_to,
+            to_wire(self.deliver_at), to_wire(self.expires_at), self.reply_to, self.own_correlation_id,
         )  # fmt: skip
         return hashlib.sha256("\x1f".join("" if part is None else str(part) for part in said).encode()).hexdigest()
 

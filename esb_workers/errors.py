@@ -142,6 +142,13 @@ class TransformationError(EsbError):
     """A transformation failed on this message."""
 
     code = "transformation_failed"
+    error_class = "TransformationError"  # of the delivery that it ends
+
+
+class PayloadInvalid(TransformationError):
+    """`validate` turned the payload down."""
+
+    error_class = "ValidationError"
 
 
 # --- what the surroundings did wrong -----------------------------------------------------------------

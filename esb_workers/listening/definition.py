@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
 
 from esb_workers.bus import NewMessage
+from esb_workers.clock import from_wire
 from esb_workers.errors import ExpressionError, FieldError, Invalid
 from esb_workers.expressions.templates import Template, compile_template
 from esb_workers.expressions.topics import is_message_type
@@ -121,6 +123,7 @@ def _new_message(fields: Mapping[str, Any], listener_id: str, max_bytes: int, ju
         faults.append(FieldError("messageType", f"{texts['messageType'][:100]!r} is not words parted by dots"))
     headers = _headers(fields.get("headers"), faults)
     payload = _payload(fields.get("payload"), max_bytes, faults)
+    expires_at = _expiry(fields.get("expiresAt"), faults)
     if faults:
         raise Invalid(faults)
     judged = judge(texts["messageType"] or "", fields.get("payload"))
@@ -137,6 +140,7 @@ def _new_message(fields: Mapping[str, Any], listener_id: str, max_bytes: int, ju
         if texts["messageId"] is not None
         else None,
         ordering_key=texts["orderingKey"],
+        expires_at=expires_at,
         traceparent=fields.get("traceparent"),
         judged=judged.revision,
         warning=judged.warning,
@@ -156,6 +160,17 @@ def _text(value: Any, name: str, faults: list[FieldError]) -> str | None:
         faults.append(FieldError(name, "must be visible ASCII characters"))
         return None
     return value
+
+
+def _expiry(value: Any, faults: list[FieldError]) -> datetime | None:
+    """An event's `expirytime`. One that has passed is no fault: the event was good when sent, and ends expired."""
+    if value is None:
+        return None
+    try:
+        return from_wire(value)
+    except ValueError as error:
+        faults.append(FieldError("expirytime", str(error)))
+        return None
 
 
 def _headers(value: Any, faults: list[FieldError]) -> str:

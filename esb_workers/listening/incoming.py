@@ -105,6 +105,7 @@ def _of_event(event: IncomingEvent) -> dict[str, Any]:
         "payload": event.payload,
         "headers": event.headers,
         "orderingKey": event.headers.get("partitionkey"),
+        "expiresAt": event.headers.get("expirytime"),
         "traceparent": event.traceparent,
         "correlationId": visible(event.correlation_id) if event.correlation_id else None,
     }

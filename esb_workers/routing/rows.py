@@ -94,10 +94,10 @@ class RowMaker:
                 row["cursor"]["form"] = True  # so that deliveries without one need not look for it
             except TransformationError as error:
                 # Kept with it: when it is retried, it must not go out as the message came.
-                row["cursor"]["failed"] = {"class": "TransformationError", "error": error.detail}
+                row["cursor"]["failed"] = {"class": error.error_class, "error": error.detail}
                 if key is not None and destination.blocks_when_dead:  # takes its place in the order, to block it
                     return row
-                return row | _ended("dead", "TransformationError", error.detail, stored)
+                return row | _ended("dead", error.error_class, error.detail, stored)
         return row
 
     def _to_be_formed(self, stored: StoredMessage, route: Route, row: Json, asked: frozenset[str]) -> Json:

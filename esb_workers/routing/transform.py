@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from esb_workers import plugins
-from esb_workers.errors import EsbError, FieldError, Invalid, TransformationError
+from esb_workers.errors import EsbError, FieldError, Invalid, PayloadInvalid, TransformationError
 
 GROUP = "esb.transformations"
 MAX_STEPS = 100
@@ -112,7 +112,8 @@ class Pipeline:
             except Unanswered:
                 raise
             except EsbError as error:
-                raise TransformationError(f"transformation {number} ({name}): {error.detail}") from error
+                kind = PayloadInvalid if isinstance(error, PayloadInvalid) else TransformationError
+                raise kind(f"transformation {number} ({name}): {error.detail}") from error
             except Exception as error:  # A plug-in may raise anything; it fails this delivery and no other.
                 raise TransformationError(f"transformation {number} ({name}): {error!r}") from error
         return form.payload, dict(form.headers)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from esb_workers.errors import FieldError, Invalid, TransformationError
+from esb_workers.errors import FieldError, Invalid, PayloadInvalid, TransformationError
 from esb_workers.expressions.schemas import compile_schema
 from esb_workers.expressions.templates import Template, compile_template
 from esb_workers.routing.paths import MISSING, NoPlace, Words, get, parse_path, put, remove
@@ -113,7 +113,7 @@ def validate(config: Config, path: str) -> Step:
     def step(form: Form) -> Form:
         faults = schema.faults(form.payload, "payload")
         if faults:
-            raise TransformationError("; ".join(f"{fault.path}: {fault.message}" for fault in faults))
+            raise PayloadInvalid("; ".join(f"{fault.path}: {fault.message}" for fault in faults))
         return form
 
     return step

@@ -110,6 +110,7 @@ def test_messages_of_a_queue_become_messages_of_the_bus_by_what_they_say_of_them
     event = {"cloudEvents_specversion": "1.0", "cloudEvents_id": "e-1", "cloudEvents_source": "/shop"}
     put(queue, {"n": 2}, headers=event | {"cloudEvents:type": "order.paid"})
     whole = {"specversion": "1.0", "id": "e-2", "source": "/shop", "type": "order.sent", "data": [1]}
+    whole["expirytime"] = "2099-01-01T01:00:00+01:00"
     put(queue, whole, content_type="application/cloudevents+json")
     eventually(lambda: status(api, listener)["accepted"] == 3)
     placed, paid, sent = messages(api)
@@ -122,6 +123,7 @@ def test_messages_of_a_queue_become_messages_of_the_bus_by_what_they_say_of_them
     assert placed["headers"] == {"region": "eu", "n": "3"}
     assert (paid["messageType"], paid["source"], paid["messageId"]) == ("order.paid", "/shop", "e-1")
     assert (sent["messageType"], sent["payload"]) == ("order.sent", [1])
+    assert (paid["expiresAt"], sent["expiresAt"]) == (None, "2099-01-01T00:00:00.000Z")
     eventually(lambda: depth(queue) == 0)
     shown = status(api, listener)
     assert (shown["state"], shown["running"], shown["parked"]) == ("running", 1, 0)

@@ -130,6 +130,18 @@ def test_a_transformation_that_fails_ends_that_delivery_alone(
     assert len(rows(database, "select 1 from dead_letter where message_id = %s", message)) == 1
 
 
+def test_what_a_validation_turns_down_ends_as_a_validation_error(
+    database: Database, bus: Bus, eventually: Eventually
+) -> None:
+    strict = {"type": "validate", "schema": {"required": ["id"]}}
+    add_route(database, "r", pattern="#", destinations=[{"service": "a", "transformation": strict}])
+    message = send(bus)
+    query = "select status, class, last->>'error' from delivery where message_id = %s"
+    eventually(lambda: rows(database, query, message))
+    ((status, error_class, reason),) = rows(database, query, message)
+    assert (status, error_class) == ("dead", "ValidationError") and "'id' is a required" in reason
+
+
 def test_a_delivery_outside_the_clients_grant_is_forbidden_and_the_rest_goes_out(
     database: Database, bus: Bus, eventually: Eventually
 ) -> None:

@@ -138,6 +138,33 @@ def test_a_message_id_with_another_body_is_a_conflict(api: ApiClient) -> None:
     assert len(logged(api)) == 1
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"source": "other"},
+        {"messageType": "order.gone"},
+        {"headers": {"x": "other"}},
+        {"correlationId": "other"},
+        {"orderingKey": "other"},
+        {"priority": 9},
+        {"deliverAt": "2099-01-01T00:00:00Z"},
+        {"expiresAt": "2099-01-01T00:00:00Z"},
+        {"replyTo": "other"},
+    ],
+    ids=str,
+)
+def test_whatever_differs_makes_it_another_body(api: ApiClient, field: dict[str, Any]) -> None:
+    send(api, messageId="m-1", correlationId="c-1")
+    refused = api.post("/routing/send", MESSAGE | {"messageId": "m-1", "correlationId": "c-1"} | field)
+    assert (refused.status_code, refused.json["code"]) == (409, "message_id_conflict")
+
+
+def test_a_correlation_id_that_came_in_a_header_is_no_part_of_the_body(api: ApiClient) -> None:
+    body = MESSAGE | {"messageId": "m-1"}
+    first, again = (api.post("/routing/send", body, X_Correlation_ID=given) for given in ("c-1", "c-2"))
+    assert (again.status_code, again.json) == (202, first.json)
+
+
 def test_message_ids_are_each_clients_own(api: ApiClient) -> None:
     _, client = client_of(api)
     mine, theirs = send(api, messageId="m-1"), send(client, messageId="m-1")

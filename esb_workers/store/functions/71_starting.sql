@@ -8,17 +8,17 @@ begin
 end $$;
 
 -- Lets held runs go while there is room: by priority, then in order. The caller holds the limit's lock. Time that was
--- spent held is not the run's.
+-- spent held is not the run's; it began with the job, which a rerun has a new one of.
 create or replace function esb_admit(p_key text) returns int language plpgsql as $$
 declare v record; v_count int := 0;
 begin
   loop
-    select e.id, e.limit_n into v from execution e join job j on j.id = e.id
+    select e.id, e.limit_n, j.created_at into v from execution e join job j on j.id = e.id
      where e.limit_key = p_key and e.status in ('open', 'paused') and j.state = 'h' order by e.priority desc, e.id limit 1;
     exit when not found or v.limit_n <= (select count(*) from execution e join job j on j.id = e.id
       where e.limit_key = p_key and e.status in ('open', 'paused') and j.state <> 'h');
     update job set state = case when run_at > now() then 's' else 'r' end::"char" where id = v.id and state = 'h';
-    update execution set deadline = deadline + (now() - created_at) where id = v.id and deadline is not null;
+    update execution set deadline = deadline + (now() - v.created_at) where id = v.id and deadline is not null;
     v_count := v_count + 1;
   end loop;
   return v_count;

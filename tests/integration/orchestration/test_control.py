@@ -205,6 +205,21 @@ def test_a_rerun_survives_the_death_of_its_worker(bench: Bench, ann: Person) -> 
     assert paths(bench) == ["a", "b", "b:1", "b:1"]
 
 
+def test_a_rerun_that_has_to_wait_for_a_place_has_its_whole_time_from_then_on(bench: Bench, ann: Person) -> None:
+    workflow = bench.define([pausing()], timeout=60_000, concurrency={"limit": 1})
+    first = bench.start(workflow)
+    bench.query("update execution set created_at = created_at - interval '1 day' returning 1")
+    ann.do("cancel", first)
+    second = bench.start(workflow)
+    ann.do("rerun", first, None)
+    held = "select state from job where id = %s"
+    assert bench.query(held, first) == [("h",)]
+    ann.do("cancel", second)
+    assert bench.query(held, first) == [("r",)]
+    ((left,),) = bench.query("select extract(epoch from deadline - now())::float from execution where id = %s", first)
+    assert 0 < left < 65
+
+
 def test_a_business_key_that_another_run_has_forbids_a_rerun(bench: Bench, ann: Person) -> None:
     workflow = bench.define([pausing()])
     first = bench.start(workflow, business_key="k")
