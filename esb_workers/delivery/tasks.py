@@ -19,6 +19,7 @@ from esb_workers.registry.instances import Directory
 from esb_workers.registry.limits import Limits
 from esb_workers.registry.lookups import Lookups
 from esb_workers.registry.secrets import Vault
+from esb_workers.runtime.ahead import DEPTH
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.runtime.slots import Outcome, SlotEngine
 from esb_workers.settings import Settings
@@ -146,7 +147,7 @@ class DeliveryEngine(SlotEngine):
         self._transports = Transports(AddressGuard.of(settings))
         directory = Directory(Vault(settings.secret_keys))
         work = DeliveryWork(database, directory, self._transports, settings.max_body_bytes, make_former, starter)
-        super().__init__("delivery", settings, database, ringer, work, slots)
+        super().__init__("delivery", settings, database, ringer, work, slots, ahead=DEPTH)
 
     def stop(self, grace_seconds: float) -> None:
         """Stop in good order and hang up."""

@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -91,6 +92,7 @@ class Engine(ABC):
         self.worker_id = 0
         self._last_beat = 0.0  # monotonic moment at which the last good heartbeat was sent
         self._stopping = threading.Event()
+        self._claims_ended = threading.Event()
         self._heart_wanted = threading.Event()
         self._poked = threading.Event()
         self._idle = threading.Condition()
@@ -98,7 +100,7 @@ class Engine(ABC):
         self._next_due = 0.0  # monotonic moment of the next look for rows that are due
         self._next_timer = math.inf  # monotonic moment of the next known timer
         self._timers_changed = True
-        self._after = {True: 0, False: 0}  # the lane whose turn was last; True: in claims open to all lanes
+        self._after: defaultdict[str, int] = defaultdict(int)  # the lane whose turn was last, by kind of claim
         self._pace = Pace()
         self._attentive_until = 0.0  # monotonic
         self._threads: list[threading.Thread] = []
@@ -223,6 +225,12 @@ class Engine(ABC):
     # --- the pump ------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
+        try:
+            self._pump_until_stopped()
+        finally:
+            self._claims_ended.set()
+
+    def _pump_until_stopped(self) -> None:
         while not self._stopping.is_set():
             try:
                 if not self.may_act():
@@ -278,8 +286,9 @@ class Engine(ABC):
                 jobs.due(cursor, self.pool_id)
 
     def _claim(
-        self, limit: int, room: int, rooms: dict[int, int] | None = None, *, lease_seconds: float
+        self, limit: int, room: int, rooms: dict[int, int] | None = None, *, lease_seconds: float, turn: str = ""
     ) -> list[Claim]:
+        """Claim; `turn`: lanes get theirs among the claims that bear the same word."""
         worker, asked = self.worker_id, time.monotonic()
         if not worker:
             return []
@@ -291,7 +300,7 @@ class Engine(ABC):
                 limit,
                 room,
                 rooms=rooms,
-                after_lane=self._after[room > 0],
+                after_lane=self._after[turn],
                 lease_seconds=lease_seconds,
             )
             if claims and (took := time.monotonic() - asked) > LATE_CLAIM:
@@ -306,7 +315,7 @@ class Engine(ABC):
             self._held.update(dict.fromkeys(Held(c.id, c.attempt) for c in claims))
             drill.crash_point(drill.AFTER_CLAIM)
             self.figures.claimed += len(claims)
-            self._after[room > 0] = last_turn({c.lane_id for c in claims}, self._after[room > 0])
+            self._after[turn] = last_turn({c.lane_id for c in claims}, self._after[turn])
             if len(claims) == limit:
                 self.ringer.ring(self.bell)  # there is more than this process takes: wake the next one
         return claims

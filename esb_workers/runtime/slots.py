@@ -1,7 +1,8 @@
 """An engine for work that waits on the outside world: delivery, orchestration, health.
 
-The pump claims only what a free slot starts now. Slots run calls with no transaction open. The completer records
-many outcomes in one statement, a few milliseconds after the first of them.
+The pump claims only what a free slot starts now, and, where the work allows it, some rows ahead of that from lanes
+whose calls are quick. Slots run calls with no transaction open. The completer records many outcomes in one statement,
+a few milliseconds after the first of them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_rand
 from esb_workers import drill
 from esb_workers.errors import Unavailable
 from esb_workers.queues import PoolName
+from esb_workers.runtime.ahead import Ahead
 from esb_workers.runtime.engine import Engine
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.runtime.windows import LaneWindows
@@ -36,6 +38,8 @@ FLUSH_AFTER = 0.005
 GATHER = 0.003
 #: How long tasks wait for slots that are awake before further ones are woken, seconds.
 RAMP = 0.001
+#: While enough rows are held ahead, others are looked for this often, seconds.
+LOOK_ASIDE = 0.01
 
 
 class Outcome(NamedTuple):
@@ -90,7 +94,11 @@ class SlotEngine(Engine):
         slots: int,
         *,
         queue: StepQueue | None = None,
+        ahead: int = 0,
     ) -> None:
+        """`ahead`: how many rows of swift lanes may be claimed before a slot is free for them. Needs work whose
+        `release` gives rows back.
+        """
         super().__init__(pool, settings, database, ringer, queue=queue)
         self._slot_work = work
         self._slots = slots
@@ -98,6 +106,8 @@ class SlotEngine(Engine):
         self._in_flight = 0
         self._full = False  # the last claim took all it was allowed: there is more, nothing has to gather
         self._windows = LaneWindows(slots)
+        self._deep = ahead > 0
+        self._ahead: Ahead[_Item] = Ahead(ahead)
         self._tasks: deque[_Item] = deque()
         self._tokens: queues.SimpleQueue[bool] = queues.SimpleQueue()  # each wakes one slot; False: for good
         self._results: queues.SimpleQueue[tuple[_Item, Any] | None] = queues.SimpleQueue()
@@ -115,63 +125,108 @@ class SlotEngine(Engine):
     # --- claiming ------------------------------------------------------------------------------------
 
     def _work(self) -> bool:
-        free = self._free_slots()
-        if free == 0:
+        self._wait_for_slots()
+        started = self._claim_ahead()
+        free = self._slots - self._in_flight
+        if free <= 0:
             return True
-        return self._claim_and_start(free) > 0
+        return self._claim_and_start(free) + started > 0
+
+    def _claim_ahead(self) -> int:
+        """Claim rows of swift lanes ahead of free slots when few of them are left; how many."""
+        with self._lock:
+            now = time.monotonic()
+            self._give_back_slow(now)
+            rooms = {lane: self._ahead.room_in(lane) for lane in self._windows.swift_with_more(now)}
+            limit = min(self._ahead.room, sum(rooms.values())) if self._ahead.low else 0
+        return self._start(limit, 0, rooms, turn="ahead") if limit else 0
+
+    def _give_back_slow(self, now: float) -> None:
+        """Give back what is held ahead of lanes that are swift no more: slots at work there may be stuck for long."""
+        for lane in self._ahead.lanes():
+            if not self._windows.swift(lane, now):
+                self._release(self._ahead.drop(lane))
+
+    def _release(self, items: Sequence[_Item]) -> None:
+        for item in items:
+            self._results.put((item, self._slot_work.release(item.claim)))
 
     def _claim_and_start(self, free: int) -> int:
         with self._lock:
             now = time.monotonic()
-            proven = {lane: room for lane, room in self._windows.proven(now).items() if room}
+            # Lanes that rows are claimed ahead of have their own claim.
+            swift = dict.fromkeys((*self._ahead.lanes(), *self._windows.swift_with_more(now)), 0) if self._deep else {}
+            proven = {lane: room for lane, room in self._windows.proven(now).items() if room and lane not in swift}
             share, room, rooms = self._windows.unproven(now)
         # One claim for all lanes as long as it cannot give the unproven ones more than their share; else one for each.
         together = min(free, share)
         if together >= free // 2:
-            return self._start(together, room, rooms | proven, unproven=True)
-        started = self._start(free, 0, proven, unproven=False) if proven else 0
+            return self._start(together, room, rooms | proven | swift, turn="all")
+        started = self._start(free, 0, proven, turn="proven") if proven else 0
         if (left := min(free - started, share)) > 0:
-            started += self._start(left, room, rooms, unproven=True)
+            started += self._start(left, room, rooms | swift, turn="all")
         return started
 
-    def _start(self, limit: int, room: int, rooms: dict[int, int], unproven: bool) -> int:
-        """Claim and give to slots; how many. `unproven`: whether lanes that are not proven may have some."""
+    def _start(self, limit: int, room: int, rooms: dict[int, int], turn: str) -> int:
+        """Claim and give to slots; how many. `turn`: among which claims lanes get theirs."""
         worker = self.worker_id  # of before the claim: in a new life, rows of the old one are not started
-        claims = self._claim(limit, room, rooms, lease_seconds=self._slot_work.deadline_seconds)
+        claims = self._claim(limit, room, rooms, lease_seconds=self._slot_work.deadline_seconds, turn=turn)
         self._full = len(claims) == limit
         taken = Counter(claim.lane_id for claim in claims)
         with self._lock:
             self._windows.claimed(limit, room, rooms, taken)
-            if unproven:
+            if turn == "all":
                 self._windows.claimed_unproven(limit, len(claims))
         if claims:
-            self._dispatch(worker, claims)
+            self._dispatch(worker, claims, ahead=turn == "ahead")
         return len(claims)
 
-    def _free_slots(self) -> int:
-        """Free slots, after waiting a little under load for more of them."""
-        if self._loaded() and not self._full:
+    def _wait_for_slots(self) -> None:
+        """Wait until a slot is free, and under load a little for more of them."""
+        if not self._ahead.low:
+            self._freed.clear()
+            self._freed.wait(LOOK_ASIDE)  # until few are left, or else to look for others
+        elif self._loaded() and not self._full:
             time.sleep(GATHER)
-        if self._in_flight == self._slots:
+        if self._in_flight >= self._slots:
             self._freed.clear()
             self._freed.wait(0.05)
-        return self._slots - self._in_flight
 
-    def _dispatch(self, worker: int, claims: list[Claim]) -> None:
+    def _dispatch(self, worker: int, claims: list[Claim], *, ahead: bool) -> None:
         try:
             tasks = self._slot_work.prepare(claims)
         except BaseException as error:
             # A defect counts as a loss, so that it ends; a database that is away does not.
             self._let_go(claims, lost=not isinstance(error, Unavailable))
             raise
+        items = [_Item(worker, claim, task) for claim, task in zip(claims, tasks, strict=True)]
         now = time.monotonic()
         with self._lock:
-            self._in_flight += len(claims)
-            self._unrecorded += len(claims)
-            for claim in claims:
-                self._windows.started(claim.lane_id, claim.id, now)
-        self._tasks.extend(_Item(worker, claim, task) for claim, task in zip(claims, tasks, strict=True))
-        self._wake_slots(len(claims))
+            self._unrecorded += len(items)
+            if ahead:
+                items = self._put_ahead(items, now)
+            self._in_flight += len(items)
+            for item in items:
+                self._windows.started(item.claim.lane_id, item.claim.id, now)
+        self._tasks.extend(items)
+        self._wake_slots(len(items))
+
+    def _put_ahead(self, items: list[_Item], now: float) -> list[_Item]:
+        """Hold `items` ahead; answers those that free slots are to begin with.
+
+        A lane never has rows here without a slot at work in it, for it is the slots that go on with them.
+        """
+        for item in items:
+            self._ahead.put(item.claim.lane_id, item)
+        first: list[_Item] = []
+        for lane in dict.fromkeys(item.claim.lane_id for item in items):
+            if not self._windows.swift(lane, now):  # since it was claimed
+                self._release(self._ahead.drop(lane))
+                continue
+            free = self._slots - self._in_flight - len(first)
+            begun = (self._ahead.take(lane) for _ in range(self._windows.idle_places(lane, free)))
+            first += [item for item in begun if item is not None]
+        return first
 
     def _wake_slots(self, count: int) -> None:
         """Wake one slot for `count` tasks, and twice as many every RAMP for as long as some are not taken.
@@ -193,23 +248,46 @@ class SlotEngine(Engine):
     # --- slots ---------------------------------------------------------------------------------------
 
     def _slot(self) -> None:
+        following: _Item | None = None
         while True:
-            try:
-                item = self._tasks.popleft()
-            except IndexError:
-                if not self._tokens.get():
-                    return
-                continue
+            if (item := following) is None:
+                try:
+                    item = self._tasks.popleft()
+                except IndexError:
+                    if not self._tokens.get():
+                        return
+                    continue
+            began = time.monotonic()
             outcome = self._run(item)
-            with self._lock:
-                self._in_flight -= 1
-                more = self._windows.finished(item.claim.lane_id, item.claim.id, time.monotonic(), outcome.good)
+            following = self._ended(item, outcome, began)
             self._results.put((item, outcome.record))
+
+    def _ended(self, item: _Item, outcome: Outcome, began: float) -> _Item | None:
+        """A slot has come to the end of `item`; what it goes on with, if rows of the same lane are held ahead."""
+        now, lane = time.monotonic(), item.claim.lane_id
+        with self._lock:
+            more = self._windows.finished(lane, item.claim.id, now, outcome.good, now - began)
+            following = self._following(lane, now)
+            if following is not None:
+                self._windows.started(lane, following.claim.id, now)
+            else:
+                self._in_flight -= 1
+            wanted = following is None or self._ahead.low
+        if wanted:
             self._freed.set()
-            if outcome.timer:
-                self.poke()
-            elif more:
-                self._poked.set()
+        if outcome.timer:
+            self.poke()
+        elif more:
+            self._poked.set()
+        return following
+
+    def _following(self, lane: int, now: float) -> _Item | None:
+        if not self._ahead.count:
+            return None
+        if self.stopping or not self._windows.swift(lane, now):
+            self._release(self._ahead.drop(lane))
+            return None
+        return self._ahead.take(lane)
 
     def _run(self, item: _Item) -> Outcome:
         if item.worker != self.worker_id or not self.may_act():
@@ -287,6 +365,9 @@ class SlotEngine(Engine):
         return self._unrecorded > 0
 
     def _finish(self, deadline: float) -> None:
+        # A claim that is under way still brings rows, which slots are needed for.
+        if self._threads:
+            self._claims_ended.wait(max(0.0, deadline - time.monotonic()))
         while self._busy() and time.monotonic() < deadline:
             time.sleep(0.01)
         for _ in range(self._slots):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import select
 import socket
 import ssl
@@ -15,6 +16,7 @@ from esb_workers.transport.address import Endpoint
 from esb_workers.transport.answer import Answer, let_go
 from esb_workers.transport.errors import ConnectFailed, ProtocolError, Timeout, TlsFailed
 from esb_workers.transport.request import Origin
+from esb_workers.transport.whole import Whole, whole
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -89,14 +91,28 @@ class Connection:
 
     def send(self, data: bytes, deadline: float) -> None:
         """Send everything. Raises TimeoutError or another OSError."""
-        if not isinstance(self._sock, ssl.SSLSocket):
-            self._sock.settimeout(_left(deadline))
-            self._sock.sendall(data)  # the time-out of a plain socket's sendall is over the whole
-            return
         rest = memoryview(data)
+        if not isinstance(self._sock, ssl.SSLSocket):
+            # The kernel nearly always takes it all at once; a socket with a time-out is first asked whether it can.
+            try:
+                rest = rest[os.write(self._sock.fileno(), rest) :]
+            except BlockingIOError:
+                pass
+            if rest:
+                self._sock.settimeout(_left(deadline))
+                self._sock.sendall(rest)  # the time-out of a plain socket's sendall is over the whole
+            return
         while rest:  # that of a TLS socket is per piece
             self._sock.settimeout(_left(deadline))
             rest = rest[self._sock.send(rest[:65536]) :]
+
+    def read_whole(self, method: str, limit: int) -> Whole | None:
+        """The answer, if it comes whole and plain with the first read; else None, and nothing has been taken."""
+        data = self._reader.peek(1)
+        found = whole(data, method, limit)
+        if found is not None:
+            self._reader.read(len(data))
+        return found
 
     def read_head(self, method: str) -> Answer:
         """Status and headers of the final answer; interim answers (1xx) are passed over."""

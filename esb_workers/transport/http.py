@@ -25,6 +25,7 @@ from esb_workers.transport.answer import Answer, read_body
 from esb_workers.transport.connection import HEAD_BUDGET, Connection, OverBudget, Pool, connect
 from esb_workers.transport.errors import CallFailed, ConnectFailed, ConnectionLost, ProtocolError, Timeout
 from esb_workers.transport.request import Origin
+from esb_workers.transport.whole import Whole
 
 #: How much of an answer's body is kept by default, decoded bytes.
 MAX_BODY = 64 * 1024
@@ -141,11 +142,14 @@ class _Exchange:
     deadline: float
     max_body: int
 
-    def run(self, connection: Connection, pool: Pool) -> tuple[Answer, bytes, bool]:
+    def run(self, connection: Connection, pool: Pool) -> tuple[Answer | Whole, bytes, bool]:
         keep = False
         try:
             connection.start(self.deadline, 2 * self.max_body + HEAD_BUDGET)
             raw = self._answer(connection)
+            if isinstance(raw, Whole):
+                keep = not raw.will_close
+                return raw, raw.body, False
             body, truncated = read_body(raw, self.max_body)
             keep = not truncated and raw.isclosed() and not raw.will_close
             return raw, body, truncated
@@ -166,10 +170,10 @@ class _Exchange:
             else:
                 connection.close()
 
-    def _answer(self, connection: Connection) -> Answer:
+    def _answer(self, connection: Connection) -> Answer | Whole:
         try:
             self._send(connection)
-            raw = connection.read_head(self.method)
+            raw = connection.read_whole(self.method, self.max_body) or connection.read_head(self.method)
         except (TimeoutError, CallFailed):
             raise
         except (OSError, http.client.RemoteDisconnected) as error:

@@ -11,6 +11,7 @@ import pytest
 
 from esb_workers.app import make_celery
 from esb_workers.errors import Unavailable
+from esb_workers.runtime.ahead import DEPTH
 from esb_workers.runtime.batch import BatchEngine
 from esb_workers.runtime.engine import last_turn
 from esb_workers.runtime.ringer import Ringer
@@ -320,3 +321,109 @@ def test_a_lane_that_is_new_gets_its_turn_while_others_keep_every_slot_busy(
 )
 def test_turns_go_on_where_they_left_off_also_round_the_end(lanes: set[int], after: int, last: int) -> None:
     assert last_turn(lanes, after) == last
+
+
+def count(database: Database, query: str) -> int:
+    with database.cursor() as cursor:
+        cursor.execute(query)
+        return int(cursor.fetchone()[0])  # type: ignore[index]
+
+
+class Destination:
+    """Answers at once until it is told to hang or to fail; the most calls that were under way at once."""
+
+    def __init__(self) -> None:
+        self.hanging, self.failing = threading.Event(), False
+        self.hanging.set()  # to wait for it is to go on
+        self.begun, self.under_way, self.most = 0, 0, 0
+        self._lock = threading.Lock()
+
+    def __call__(self, claim: Claim) -> dict[str, Any]:
+        with self._lock:
+            self.begun += 1
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        self.hanging.wait(20)
+        with self._lock:
+            self.under_way -= 1
+        return {"o": "retry", "delay_ms": 3_600_000} if self.failing else {"o": "ok"}
+
+
+@pytest.fixture
+def start_ahead(database: Database) -> Iterator[Start]:
+    """As `start`, with rows claimed ahead."""
+    chosen = Settings.load({}, None, broker_url="redis://127.0.0.1:1/0", lease_seconds=5.0, sweep_seconds=0.5)
+    ringer = Ringer(make_celery(chosen))
+    engines: list[SlotEngine] = []
+
+    def run(act: Callable[[Claim], dict[str, Any]]) -> SlotEngine:
+        engine = SlotEngine("delivery", chosen, database, ringer, Calls(database, act), slots=8, ahead=DEPTH)
+        engine.start()
+        engines.append(engine)
+        return engine
+
+    yield run
+    for engine in engines:
+        engine.stop(5)
+    ringer.close()
+
+
+def test_many_rows_of_a_quick_lane_are_each_done_once_by_no_more_slots_than_its_window(
+    database: Database, start_ahead: Start, eventually: Callable[..., None]
+) -> None:
+    made, there = submit(database, "quick", 3000), Destination()
+    engine = start_ahead(there)
+    eventually(lambda: count(database, "select count(*) from delivery") == len(made), seconds=60)
+    assert there.begun == len(made) and there.most <= 4
+    assert engine.figures.superseded == 0
+
+
+def test_what_is_held_ahead_of_a_lane_that_hangs_is_given_back_and_others_go_on(
+    database: Database, start_ahead: Start, eventually: Callable[..., None]
+) -> None:
+    submit(database, "hangs", 3000)
+    there = Destination()
+
+    def act(claim: Claim) -> dict[str, Any]:
+        return there(claim) if claim.lane_id == lane else {"o": "ok"}
+
+    lane = count(database, "select id from lane where name = 'hangs'")
+    submit(database, "well", 50)  # so that it is known to be well
+    done = "select count(*) from delivery d join lane l on l.id = d.lane_id where l.name = 'well'"
+    start_ahead(act)
+    eventually(lambda: there.begun > 500 and count(database, done) == 50, seconds=30)
+    there.hanging.clear()
+    held = "select count(*) from job where state = 'f' and lane_id = " + str(lane)
+    eventually(lambda: count(database, held) == there.under_way, seconds=10)
+    submit(database, "well", 200)
+    eventually(lambda: count(database, done) == 250, seconds=10)
+    there.hanging.set()
+    eventually(lambda: count(database, "select count(*) from delivery") == 3250, seconds=60)
+    assert there.begun == 3000, "what was given back had not been begun"
+
+
+def test_a_lane_that_begins_to_fail_costs_no_try_of_what_was_held_ahead(
+    database: Database, start_ahead: Start, eventually: Callable[..., None]
+) -> None:
+    submit(database, "fails", 2000)
+    there = Destination()
+    engine = start_ahead(there)
+    eventually(lambda: there.begun > 500, seconds=30)
+    there.failing = True
+    eventually(lambda: count(database, "select count(*) from job where tries > 0") > 0, seconds=10)
+    engine.stop(5)
+    tried = count(database, "select count(*) from job where tries > 0")
+    assert count(database, "select count(*) from delivery") + tried == there.begun
+    assert count(database, "select count(*) from job where state = 'f'") == 0
+
+
+def test_a_stopping_worker_gives_back_what_it_holds_ahead(
+    database: Database, start_ahead: Start, eventually: Callable[..., None]
+) -> None:
+    submit(database, "stops", 3000)
+    there = Destination()
+    engine = start_ahead(there)
+    eventually(lambda: there.begun > 500, seconds=30)
+    engine.stop(5)
+    assert count(database, "select count(*) from job where state = 'f'") == 0
+    assert count(database, "select count(*) from delivery") == there.begun

@@ -65,7 +65,9 @@ returns table (id uuid, lane_id int, okey text) language sql volatile as $$
                             when 'block' then coalesce(own.at, '{}') - 'held' || jsonb_build_object('blocked', own.class)
                             else own.at - 'held' end,
         -- Not later than it expires: then upkeep ends it, instead of an attempt hours after.
-        run_at = least(now() + make_interval(secs => coalesce(own.delay_ms, 0) / 1000.0), j.expires_at)
+        -- What was not started keeps its place in the line.
+        run_at = least(case own.o when 'release' then j.run_at else now() + make_interval(secs => coalesce(own.delay_ms, 0) / 1000.0) end,
+                       j.expires_at)
       from own where j.id = own.id and own.o in ('retry', 'block', 'release', 'hold')),
   hist as (
     insert into delivery (id, message_id, route_id, lane_id, service_id, status, attempts, class, cursor, last, seq, okey, created_at)

@@ -1,0 +1,64 @@
+"""An answer that has come whole with the first read, taken apart at once. Pure.
+
+That is how nearly every call ends, and to read it as a stream costs several times as much. Whatever is not plain here
+(chunks, codings, folded or repeated fields, a status without a body, a part still to come) is left to that stream.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from requests.structures import CaseInsensitiveDict
+
+_MOST_FIELDS = 100
+_NOT_PLAIN = frozenset({"transfer-encoding", "content-encoding", "trailer"})
+_BODILESS = frozenset({204, 205, 304})
+
+
+class Whole(NamedTuple):
+    """A complete answer. `will_close`: the peer keeps the connection no longer."""
+
+    status: int
+    reason: str
+    headers: CaseInsensitiveDict[str]
+    body: bytes
+    will_close: bool
+
+
+def whole(data: bytes, method: str, limit: int) -> Whole | None:
+    """The one answer that `data` is, its body no longer than `limit`; None if it is anything else."""
+    end = data.find(b"\r\n\r\n")
+    if end < 0 or method == "HEAD" or not data.startswith(b"HTTP/1.1 "):
+        return None
+    status_line, *lines = data[:end].decode("iso-8859-1").split("\r\n")
+    status = _status(status_line)
+    headers = _fields(lines)
+    if status is None or headers is None:
+        return None
+    length = headers.get("Content-Length", "")
+    if not (length.isascii() and length.isdecimal()) or len(length) > 9:
+        return None
+    if int(length) != len(data) - end - 4 or int(length) > limit:
+        return None
+    will_close = "close" in headers.get("Connection", "").lower()
+    return Whole(status, status_line[13:].strip(), headers, data[end + 4 :], will_close)
+
+
+def _status(line: str) -> int | None:
+    code = line[9:12]
+    if not (code.isascii() and code.isdecimal()) or line[12:13] not in ("", " ") or "\n" in line:
+        return None
+    status = int(code)
+    return status if 200 <= status < 600 and status not in _BODILESS else None
+
+
+def _fields(lines: list[str]) -> CaseInsensitiveDict[str] | None:
+    if len(lines) > _MOST_FIELDS - 1:  # the empty line that ends them counts
+        return None
+    fields: CaseInsensitiveDict[str] = CaseInsensitiveDict()
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name or name != name.strip() or "\n" in line or name.lower() in _NOT_PLAIN:
+            return None
+        fields[name] = value.strip()
+    return fields if len(fields) == len(lines) else None
