@@ -173,7 +173,7 @@ def _deaths(scene: Scene) -> Iterator[Deaths]:
         while not stop.wait(0.2):
             try:
                 deaths.look()
-            except psycopg2.Error:
+            except (psycopg2.Error, AssertionError):  # the bus is away, or not up again yet
                 continue
 
     thread = threading.Thread(target=watch, daemon=True)
