@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -27,7 +26,7 @@ def listed(row: RunRow) -> ListedExecution:
 
 def shown(cursor: Cursor, row: RunRow, program: Program) -> ExecutionAnswer:
     """A run with all that belongs to it."""
-    openings = runs.step_openings(cursor, row.id, NEWEST)
+    openings, events = runs.newest_steps(cursor, row.id, NEWEST)
     return ExecutionAnswer(
         **_common(row),
         initial_context=orjson.loads(row.input),
@@ -35,13 +34,19 @@ def shown(cursor: Cursor, row: RunRow, program: Program) -> ExecutionAnswer:
         output=_parsed(row.output),
         reason=row.reason,
         deadline=row.deadline,
-        steps=steps(cursor, row, program, openings),
+        steps=_visits(cursor, row, program, openings, events),
     )
 
 
 def steps(cursor: Cursor, row: RunRow, program: Program, openings: Sequence[HistoryRow]) -> list[StepAnswer]:
     """The visits that these events opened."""
     events = runs.step_events(cursor, row.id, [(opening.job_id, opening.n) for opening in openings])
+    return _visits(cursor, row, program, openings, events)
+
+
+def _visits(
+    cursor: Cursor, row: RunRow, program: Program, openings: Sequence[HistoryRow], events: Sequence[HistoryRow]
+) -> list[StepAnswer]:
     compensable = any(step.compensate is not None for step in program.steps.values())
     undone = runs.undone(cursor, row.id) if compensable else {}
     return [step(view) for view in views.steps(program, openings, events, undone, row.status)]
@@ -72,9 +77,7 @@ def _detail(row: HistoryRow) -> Any:
 
 def step(view: views.StepView) -> StepAnswer:
     """One visit of a step."""
-    values = asdict(view)
-    del values["seen"]
-    return StepAnswer(**values)
+    return StepAnswer(**{name: getattr(view, name) for name in StepAnswer.model_fields})
 
 
 def _context(cursor: Cursor, row: RunRow, program: Program) -> Any:

@@ -25,7 +25,8 @@ from esb_workers.store.json import dumps
 SNAPSHOT_EVERY: Final = 50
 #: Folded events are written at the latest when there are so many of them, or so many characters.
 FOLD_EVENTS, FOLD_CHARS = 50, 256 * 1024
-#: How long a strand is held beyond the call at hand before it is taken for wedged, seconds.
+#: How long a strand is held beyond the call at hand before it is taken for wedged, seconds; up to 5 s less, for the
+#: statement of a transition lengthens a lease only where that matters.
 LEASE_MARGIN: Final = 30.0
 
 

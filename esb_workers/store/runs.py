@@ -16,10 +16,18 @@ _SHOWN: Final = """
          else 'waiting' end"""
 _STARTED: Final = """
     coalesce(e.started_at, (select v.at from event v where v.execution_id = e.id and v.job_id = e.id and v.n = 1))"""
-_COLUMNS: Final = f"""
-    e.id, e.workflow_id, w.name as workflow_name, w.version as workflow_version, e.client_id, {_SHOWN} as status, e.business_key,
+
+
+def _columns(status: str, started: str) -> str:
+    return f"""
+    e.id, e.workflow_id, w.name as workflow_name, w.version as workflow_version, e.client_id, {status} as status, e.business_key,
     e.correlation_id, e.priority, e.parent_id, e.schedule_id, e.scheduled_for, e.input, e.context, e.output, e.error, e.reason, e.deadline, e.created_at,
-    {_STARTED} as started_at, e.updated_at, e.finished_at"""
+    {started} as started_at, e.updated_at, e.finished_at"""
+
+
+_COLUMNS: Final = _columns(_SHOWN, _STARTED)
+#: Of a run that has ended, for which nothing has to be derived; to plan the derivations takes longer than to read it.
+_ENDED: Final = _columns("e.status", "e.started_at")
 #: Statuses that stand in no column of their own.
 OPEN: Final = frozenset({"pending", "running", "waiting"})
 
@@ -70,11 +78,15 @@ _EVENT: Final = "seq, at, job_id, n, type, path, visit, iteration, data"
 
 def get(cursor: Cursor, execution_id: str) -> RunRow | None:
     """One run."""
-    cursor.execute(
-        f"select {_COLUMNS} from execution e join workflow w on w.id = e.workflow_id where e.id = %s", (execution_id,)
-    )
-    row = cursor.fetchone()
-    return RunRow(*row) if row else None
+    ended = " and e.status <> 'open' and e.started_at is not null"
+    for columns, which in ((_ENDED, ended), (_COLUMNS, "")):
+        cursor.execute(
+            f"select {columns} from execution e join workflow w on w.id = e.workflow_id where e.id = %s{which}",
+            (execution_id,),
+        )
+        if (row := cursor.fetchone()) is not None:
+            return RunRow(*row)
+    return None
 
 
 def status(cursor: Cursor, execution_id: str) -> str | None:
@@ -167,16 +179,26 @@ def history(cursor: Cursor, execution_id: str, limit: int, after: int) -> list[H
     return [HistoryRow(*row) for row in cursor.fetchall()]
 
 
-def step_openings(cursor: Cursor, execution_id: str, limit: int, *, after: int | None = None) -> list[HistoryRow]:
-    """The events that opened a visit of a step. With `after` (a seq): the next, oldest first; without: the newest."""
-    newest = after is None
+def step_openings(cursor: Cursor, execution_id: str, limit: int, *, after: int) -> list[HistoryRow]:
+    """The events after seq `after` that opened a visit of a step, oldest first, one more than `limit` if there are."""
     cursor.execute(
         f"select {_EVENT} from event where execution_id = %s and visit = n and type like 'step.%%' and seq > %s"
-        f" order by seq {'desc' if newest else ''} limit %s",
-        (execution_id, after or 0, limit + (not newest)),
+        " order by seq limit %s",
+        (execution_id, after, limit + 1),
     )
-    rows = [HistoryRow(*row) for row in cursor.fetchall()]
-    return rows[::-1] if newest else rows
+    return [HistoryRow(*row) for row in cursor.fetchall()]
+
+
+def newest_steps(cursor: Cursor, execution_id: str, limit: int) -> tuple[list[HistoryRow], list[HistoryRow]]:
+    """The events that opened the newest visits of steps, and every event of these visits; both in order."""
+    cursor.execute(
+        f"select {_EVENT} from event where execution_id = %(run)s and type like 'step.%%' and (job_id, visit) in"
+        " (select job_id, n from event where execution_id = %(run)s and visit = n and type like 'step.%%'"
+        "   order by seq desc limit %(limit)s) order by seq",
+        {"run": execution_id, "limit": limit},
+    )
+    events = [HistoryRow(*row) for row in cursor.fetchall()]
+    return [event for event in events if event.visit == event.n], events
 
 
 def step_events(cursor: Cursor, execution_id: str, visits: Sequence[tuple[str, int]]) -> list[HistoryRow]:
