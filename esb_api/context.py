@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from esb_api.auth import BUILTIN, GROUP, Authenticator
+from esb_api.endings import Endings
 from esb_api.load import Load
 from esb_api.metrics import Metrics
 from esb_api.waiting import Waiting
@@ -57,6 +58,7 @@ class Api:
     lookups: Lookups
     refusals: Refusals
     waiting: Waiting
+    endings: Endings
     metrics: Metrics
     load: Load
     #: For checks asked for by a person; everything else is called by the workers.
@@ -70,6 +72,7 @@ class Api:
         self.rejections.write()
         self.refusals.write()
         self.bus.close()
+        self.endings.close()
         self.quotas.close()
         self.http.close()
         self.database.dispose()
@@ -110,6 +113,7 @@ def open_api(settings: Settings) -> Api:
         lookups=Lookups(),
         refusals=Refusals(database),
         waiting=Waiting(settings.api_threads // 2),
+        endings=Endings(database),
         metrics=metrics,
         load=Load(database, metrics, settings.max_backlog, settings.max_accept_ms),
         http=HttpCaller(AddressGuard.of(settings)),

@@ -45,8 +45,8 @@ from esb_workers.store.runs import RunRow
 
 executions = Resource("executions")
 
-#: Pauses between looks at a run that is waited for, seconds.
-_FIRST_LOOK, _LONGEST_PAUSE = 0.0015, 0.1
+#: Pauses between looks at a run that is waited for, seconds. At rest the worker tells of its end and ends the pause.
+_FIRST_LOOK, _LONGEST_PAUSE = 0.006, 0.1
 _HEADERS: Final = ("Idempotency-Key", "X-Correlation-ID", "traceparent", "Prefer")
 
 
@@ -137,15 +137,19 @@ def _await(call: Call, execution_id: str, seconds: int) -> Response | None:
 
 def _ends_within(call: Call, execution_id: str, seconds: int) -> bool:
     began = time.monotonic()
-    while True:
-        with call.api.database.cursor() as cursor:
-            if runs.status(cursor, execution_id) in FINAL:
+    with call.api.endings.expected(execution_id) as ended:
+        while (waited := time.monotonic() - began) < seconds:
+            # In proportion to what was waited: the answer is late by an eighth at most, however long the run.
+            ended.wait(min(max(_FIRST_LOOK, waited / 8), _LONGEST_PAUSE, seconds - waited))
+            ended.clear()  # before the look: what comes after it ends the next pause
+            if _has_ended(call, execution_id):
                 return True
-        waited = time.monotonic() - began
-        if waited >= seconds:
-            return False
-        # In proportion to what was waited: the answer is late by an eighth at most, however long the run.
-        time.sleep(min(max(_FIRST_LOOK, waited / 8), _LONGEST_PAUSE, seconds - waited))
+    return _has_ended(call, execution_id)
+
+
+def _has_ended(call: Call, execution_id: str) -> bool:
+    with call.api.database.cursor() as cursor:
+        return runs.status(cursor, execution_id) in FINAL
 
 
 # --- reading ---------------------------------------------------------------------------------------------

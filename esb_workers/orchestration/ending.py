@@ -16,7 +16,8 @@ log = logging.getLogger("esb.orchestration")
 
 
 class Ending:
-    """A strand, and the ways in which it can end. `gone`: it was let go; `timer`: something may be due soon."""
+    """A strand, and the ways in which it can end. `gone`: it was let go; `ended`: its run has ended;
+    `timer`: something may be due soon."""
 
     def __init__(self, strand: Strand, workflow: Workflow, world: StrandPort) -> None:
         self.strand = strand
@@ -25,6 +26,7 @@ class Ending:
         self.world = world
         self.timer = False
         self.gone = False
+        self.ended = False
 
     def next_item(self) -> None:
         """A runner is between items: the next of its range, a new range, or the end."""
@@ -130,6 +132,6 @@ class Ending:
             if strand.buffer:
                 strand.flush()
             raise Reload
-        self.gone = True
+        self.gone = self.ended = True
         self.timer = self.timer or strand.loaded.waited_for
         log.info("run %s", status)

@@ -51,6 +51,7 @@ class Runner:
         callbacks: Callbacks | None = None,
         queue: str | None = None,
         ring: Callable[[str | None], None] = lambda queue: None,
+        tell: Callable[[str], None] = lambda run: None,
     ) -> None:
         self._database = database
         self._programs = programs
@@ -62,6 +63,7 @@ class Runner:
         self._queue = queue
         self._callbacks = callbacks
         self._ring = ring
+        self._tell = tell
         self._group: Transitions = Group(self._write)
 
     def run(self, job: str, attempt: int, *, strict: bool = False) -> bool:
@@ -117,10 +119,13 @@ class Runner:
                 strict=strict,
             )
             if loaded.undo and strand.is_root and (strand.control or strand.state.undo is None):
-                return unwind(self._database, advance)
-            timer = advance.go()
+                timer = unwind(self._database, advance)
+            else:
+                timer = advance.go()
             if advance.handed is not None:
                 self._ring(*advance.handed)
+            if advance.ended:
+                self._tell(loaded.execution_id)
             return timer
 
     def _orphaned(self, key: StrandKey) -> bool:

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
+from esb_workers.errors import Unavailable
 from esb_workers.orchestration.callbacks import Callbacks
 from esb_workers.orchestration.catalogue import serve
 from esb_workers.orchestration.control import cancel_orphans
@@ -26,6 +27,7 @@ from esb_workers.store import executions, starts
 from esb_workers.store.engine import Database
 from esb_workers.store.executions import StrandKey
 from esb_workers.store.jobs import Claim, Done
+from esb_workers.store.notices import Listener, tell
 from esb_workers.store.step_queues import StepQueue, bell
 from esb_workers.transport.address import AddressGuard
 from esb_workers.transport.http import HttpCaller
@@ -92,13 +94,33 @@ class StrandEngine(SlotEngine):
             callbacks=Callbacks.of(settings),
             queue=None if queue is None else queue.name,
             ring=lambda name: ringer.ring("orchestration" if name is None else bell(name)),
+            tell=self._tell_ended,
         )
+        self._hurried = None if queue else Listener(database, "esb_started", lambda _: self.hear())
         super().__init__("orchestration", settings, database, ringer, StrandWork(database, runner), slots, queue=queue)
+
+    def start(self) -> None:
+        """As every engine; and hear of runs that somebody waits for, which is sooner than a bell."""
+        super().start()
+        if self._hurried is not None:
+            self._hurried.ensure()
 
     def stop(self, grace_seconds: float) -> None:
         """As every engine; then close the connections to services."""
+        if self._hurried is not None:
+            self._hurried.close()
         super().stop(grace_seconds)
         self._close()
+
+    def _tell_ended(self, run: str) -> None:
+        """Tell whoever waits for a run. Under load they look for themselves: it would cost each run a statement."""
+        if self._loaded():
+            return
+        try:
+            with self.database.cursor() as cursor:
+                tell(cursor, "esb_ended", run)
+        except Unavailable:
+            pass  # it has ended all the same
 
     def _make_due(self) -> None:
         """Timers, and schedules: whoever looks first starts their runs."""
