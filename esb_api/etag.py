@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from werkzeug.http import parse_etags
 
+from esb_api.call import Call
 from esb_workers.errors import PreconditionFailed
+
+
+class Versioned(Protocol):
+    """A row that has a version of what a caller can write."""
+
+    @property
+    def etag(self) -> int:
+        """The version."""
 
 
 def etag_of(version: int) -> str:
@@ -20,3 +31,8 @@ def check_if_match(header: str | None, version: int) -> None:
     """
     if header is not None and not parse_etags(header).contains(str(version)):
         raise PreconditionFailed("The resource has changed since the version named in If-Match.")
+
+
+def check_unchanged(call: Call, row: Versioned) -> None:
+    """`check_if_match` of a request's header, for the row that it is about to change."""
+    check_if_match(call.headers.get("If-Match"), row.etag)

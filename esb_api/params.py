@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field
@@ -33,6 +34,12 @@ class PageQuery(Query):
 
     limit: Annotated[Count, Field(ge=1, le=MAX_LIMIT, description="Entries on a page.")] = DEFAULT_LIMIT
     cursor: Annotated[str | None, Field(description="`nextCursor` of the page before.")] = None
+
+
+def either(wanted: Sequence[str] | None) -> bool | None:
+    """What a filter that takes `true` and `false` asks for; None where it takes both, or is not given."""
+    values = set(wanted or ())
+    return values == {"true"} if len(values) == 1 else None
 
 
 class AnyQuery(Query):

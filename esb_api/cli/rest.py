@@ -214,61 +214,66 @@ def replay(connection: Connection, filters: Sequence[tuple[str, str]], rate: flo
     show(connection, connection.client.call("POST", f"{connection.client.dead_letters.path}/replay", body))
 
 
-def _commands() -> list[click.Command]:
-    services = _group(_SERVICES, "The services that messages go to.")
-    services.add_command(status)
-    services.add_command(_action_command(_SERVICES, "probe", "Check a service's health now."))
-    executions = _group(_EXECUTIONS, "The runs of workflows.")
-    executions.add_command(start)
-    executions.add_command(watch.watch)
-    executions.add_command(runs.rerun)
-    executions.add_command(runs.skip)
-    executions.add_command(runs.bulk)
-    for action, about in (
-        ("cancel", "Stop a run."),
-        ("pause", "Hold a run."),
-        ("resume", "Let a held run go on."),
-        ("retry", "Try a failed run again."),
-    ):
-        executions.add_command(_action_command(_EXECUTIONS, action, about))
-    workflows = _group(_WORKFLOWS, "The workflows that can be run.")
-    workflows.add_command(trials.test)
-    messages = _group(_MESSAGES, "The messages that were sent.")
-    messages.add_command(_action_command(_MESSAGES, "replay", "Send a message again, through today's routes."))
-    messages.add_command(_action_command(_MESSAGES, "cancel", "Stop what is not delivered yet."))
-    dead_letters = _group(_DEAD_LETTERS, "The deliveries that were given up.")
-    dead_letters.add_command(replay)
-    blocked_keys = _group(_BLOCKED_KEYS, "The ordering keys that do not get through; ID is that of the delivery ahead.")
-    for action, about in (
-        ("retry", "Try the delivery ahead again, with a fresh budget."),
-        ("skip", "Give up the delivery ahead: it is cancelled, and those behind it go on."),
-        ("park", "Make the delivery ahead a dead letter; those behind it go on."),
-    ):
-        blocked_keys.add_command(_action_command(_BLOCKED_KEYS, action, about))
-    ingress = _group(_INGRESS, "The webhooks that other systems post to the bus.")
-    ingress.add_command(ways_in.rotate_secret)
-    ingress.add_command(ways_in.refusals)
-    message_types = _group(_MESSAGE_TYPES, "The catalogue of message types and their schemas.")
-    message_types.add_command(ways_in.validate)
-    listeners = _group(_LISTENERS, "The queues of other brokers that the bus consumes.")
-    listeners.add_command(ways_in.parked)
-    listeners.add_command(ways_in.replay_parked)
-    return [
-        send,
-        services,
-        _group(_CLIENTS, "The clients that may call the bus."),
-        _group(_ROUTES, "Which messages go where."),
-        ingress,
-        message_types,
-        _group(_LOOKUP_TABLES, "The tables that expressions of routes look into."),
-        listeners,
-        workflows,
-        _group(_SCHEDULES, "The workflows that are started by a calendar."),
-        executions,
-        messages,
-        dead_letters,
-        blocked_keys,
-    ]
+#: A command of a group: made already, or an action by its name and what it does.
+Further = click.Command | tuple[str, str]
+
+#: Every group, what it is about, and its commands beside those that all have.
+_GROUPS: Final[Sequence[tuple[Kind, str, Sequence[Further]]]] = (
+    (_SERVICES, "The services that messages go to.", (status, ("probe", "Check a service's health now."))),
+    (_CLIENTS, "The clients that may call the bus.", ()),
+    (_ROUTES, "Which messages go where.", ()),
+    (
+        _INGRESS,
+        "The webhooks that other systems post to the bus.",
+        (ways_in.rotate_secret, ways_in.refusals),
+    ),
+    (_MESSAGE_TYPES, "The catalogue of message types and their schemas.", (ways_in.validate,)),
+    (_LOOKUP_TABLES, "The tables that expressions of routes look into.", ()),
+    (
+        _LISTENERS,
+        "The queues of other brokers that the bus consumes.",
+        (ways_in.parked, ways_in.replay_parked),
+    ),
+    (_WORKFLOWS, "The workflows that can be run.", (trials.test,)),
+    (_SCHEDULES, "The workflows that are started by a calendar.", ()),
+    (
+        _EXECUTIONS,
+        "The runs of workflows.",
+        (
+            start,
+            watch.watch,
+            runs.rerun,
+            runs.skip,
+            runs.bulk,
+            ("cancel", "Stop a run."),
+            ("pause", "Hold a run."),
+            ("resume", "Let a held run go on."),
+            ("retry", "Try a failed run again."),
+        ),
+    ),
+    (
+        _MESSAGES,
+        "The messages that were sent.",
+        (("replay", "Send a message again, through today's routes."), ("cancel", "Stop what is not delivered yet.")),
+    ),
+    (_DEAD_LETTERS, "The deliveries that were given up.", (replay,)),
+    (
+        _BLOCKED_KEYS,
+        "The ordering keys that do not get through; ID is that of the delivery ahead.",
+        (
+            ("retry", "Try the delivery ahead again, with a fresh budget."),
+            ("skip", "Give up the delivery ahead: it is cancelled, and those behind it go on."),
+            ("park", "Make the delivery ahead a dead letter; those behind it go on."),
+        ),
+    ),
+)
 
 
-COMMANDS: Final = tuple(_commands())
+def _whole_group(kind: Kind, about: str, further: Sequence[Further]) -> click.Group:
+    group = _group(kind, about)
+    for each in further:
+        group.add_command(each if isinstance(each, click.Command) else _action_command(kind, *each))
+    return group
+
+
+COMMANDS: Final = (send, *(_whole_group(*each) for each in _GROUPS))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from flask import Response
 
 from esb_api.answers import answer, created, no_content, secret
 from esb_api.call import Call
-from esb_api.etag import check_if_match
+from esb_api.etag import check_unchanged
 from esb_api.operations import Resource
 from esb_api.pages import cursor_id, key_page, page
 from esb_api.params import PageQuery
@@ -85,7 +86,7 @@ def patch_client(call: Call, client_id: str, body: Any) -> Response:
 
 def _change(call: Call, client_id: str, make: Callable[[ClientRow], ClientBody]) -> Response:
     def edit(row: ClientRow) -> dict[str, Any]:
-        check_if_match(call.headers.get("If-Match"), row.etag)
+        check_unchanged(call, row)
         return _columns(make(row))
 
     return _answered(call.api.clients.change(client_id, edit, by=call.principal.actor))
@@ -94,11 +95,7 @@ def _change(call: Call, client_id: str, make: Callable[[ClientRow], ClientBody])
 @clients.operation("DELETE", "/clients/{id}", access=Access.OPERATOR, answers={204: None}, headers=("If-Match",))
 def delete_client(call: Call, client_id: str) -> Response:
     """Revoke a client and its keys, at once. Its messages stay."""
-
-    def check(row: ClientRow) -> None:
-        check_if_match(call.headers.get("If-Match"), row.etag)
-
-    call.api.clients.revoke(client_id, check, by=call.principal.actor)
+    call.api.clients.revoke(client_id, partial(check_unchanged, call), by=call.principal.actor)
     return no_content()
 
 

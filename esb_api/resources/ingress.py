@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from flask import Response
 
 from esb_api.answers import answer, created, no_content, secret
 from esb_api.call import Call
-from esb_api.etag import check_if_match
+from esb_api.etag import check_unchanged
 from esb_api.operations import Resource
 from esb_api.pages import cursor_id, page
+from esb_api.params import either
 from esb_api.patches import merged
 from esb_api.principals import Access
 from esb_api.schemas.ingress import (
@@ -54,9 +56,7 @@ def create_ingress(call: Call, body: IngressBody) -> Response:
 @ingress.operation("GET", "/routing/ingress", access=Access.OPERATOR, query=IngressQuery, answers={200: IngressPage})
 def list_ingresses(call: Call, query: IngressQuery) -> Response:
     """List inbound webhooks, newest first."""
-    wanted = set(query.enabled or ())
-    enabled = wanted == {"true"} if len(wanted) == 1 else None
-    rows = call.api.ingresses.page(query.limit, cursor_id(query.cursor), name=query.name, enabled=enabled)
+    rows = call.api.ingresses.page(query.limit, cursor_id(query.cursor), name=query.name, enabled=either(query.enabled))
     return answer(IngressPage(**page(rows, query.limit, _answer_of, lambda row: row.id)))
 
 
@@ -87,7 +87,7 @@ def patch_ingress(call: Call, ingress_id: str, body: Any) -> Response:
 
 def _change(call: Call, ingress_id: str, make: Callable[[IngressRow], IngressBody]) -> Response:
     def edit(row: IngressRow) -> Definition:
-        check_if_match(call.headers.get("If-Match"), row.etag)
+        check_unchanged(call, row)
         return _definition(make(row))
 
     return _made(call.api.ingresses.change(ingress_id, edit, by=call.principal.actor))
@@ -98,11 +98,7 @@ def _change(call: Call, ingress_id: str, make: Callable[[IngressRow], IngressBod
 )
 def delete_ingress(call: Call, ingress_id: str) -> Response:
     """Take an inbound webhook away, at once. The messages it accepted stay."""
-
-    def check(row: IngressRow) -> None:
-        check_if_match(call.headers.get("If-Match"), row.etag)
-
-    call.api.ingresses.delete(ingress_id, check, by=call.principal.actor)
+    call.api.ingresses.delete(ingress_id, partial(check_unchanged, call), by=call.principal.actor)
     return no_content()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -11,10 +12,10 @@ from flask import Response
 
 from esb_api.answers import answer, created, no_content
 from esb_api.call import Call
-from esb_api.etag import check_if_match
+from esb_api.etag import check_unchanged
 from esb_api.operations import Resource
 from esb_api.pages import cursor_id, page
-from esb_api.params import PageQuery
+from esb_api.params import PageQuery, either
 from esb_api.patches import merged
 from esb_api.principals import Access
 from esb_api.schemas.listeners import (
@@ -50,9 +51,7 @@ def create_listener(call: Call, body: ListenerBody) -> Response:
 )
 def list_listeners(call: Call, query: ListenerQuery) -> Response:
     """List listeners, newest first, each with how it goes."""
-    wanted = set(query.enabled or ())
-    enabled = wanted == {"true"} if len(wanted) == 1 else None
-    rows = call.api.listeners.page(query.limit, cursor_id(query.cursor), name=query.name, enabled=enabled)
+    rows = call.api.listeners.page(query.limit, cursor_id(query.cursor), name=query.name, enabled=either(query.enabled))
     states = call.api.listeners.states(rows)
     found = page(rows, query.limit, lambda row: _shown(row, states.get(row.id)), lambda row: row.id)
     return answer(ListenerPage(**found))
@@ -84,7 +83,7 @@ def patch_listener(call: Call, listener_id: str, body: Any) -> Response:
 
 def _change(call: Call, listener_id: str, make: Callable[[ListenerRow], ListenerBody]) -> Response:
     def edit(row: ListenerRow) -> dict[str, Any]:
-        check_if_match(call.headers.get("If-Match"), row.etag)
+        check_unchanged(call, row)
         return _columns(make(row))
 
     return _answered(call, call.api.listeners.change(listener_id, edit, by=call.principal.actor))
@@ -95,11 +94,7 @@ def _change(call: Call, listener_id: str, make: Callable[[ListenerRow], Listener
 )
 def delete_listener(call: Call, listener_id: str) -> Response:
     """Take a listener away, with what it parked. What is not accepted yet stays in the queue."""
-
-    def check(row: ListenerRow) -> None:
-        check_if_match(call.headers.get("If-Match"), row.etag)
-
-    call.api.listeners.delete(listener_id, check, by=call.principal.actor)
+    call.api.listeners.delete(listener_id, partial(check_unchanged, call), by=call.principal.actor)
     return no_content()
 
 

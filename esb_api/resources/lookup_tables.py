@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from flask import Response
 
 from esb_api.answers import answer, created, no_content
 from esb_api.call import Call
-from esb_api.etag import check_if_match
+from esb_api.etag import check_unchanged
 from esb_api.operations import Resource
 from esb_api.pages import cursor_id, page
 from esb_api.patches import merged
@@ -53,7 +54,7 @@ def replace_lookup_table(call: Call, table_id: str, body: LookupTableBody) -> Re
     """Replace a lookup table. It governs every message accepted after this answer."""
 
     def edit(row: LookupTableRow) -> dict[str, Any]:
-        check_if_match(call.headers.get("If-Match"), row.etag)
+        check_unchanged(call, row)
         return _values(body)
 
     return _answered(_tables(call).change(table_id, edit, by=call.principal.actor))
@@ -67,7 +68,7 @@ def patch_lookup_table(call: Call, table_id: str, body: Any) -> Response:
     """Change a lookup table by a merge patch (RFC 7386): of `entries`, keys given are set, null takes one away."""
 
     def edit(row: LookupTableRow) -> dict[str, Any]:
-        check_if_match(call.headers.get("If-Match"), row.etag)
+        check_unchanged(call, row)
         current = {"name": row.name, "description": row.description, "entries": row.entries}
         return _values(merged(LookupTableBody, current, body))
 
@@ -79,11 +80,7 @@ def patch_lookup_table(call: Call, table_id: str, body: Any) -> Response:
 )
 def delete_lookup_table(call: Call, table_id: str) -> Response:
     """Delete a lookup table. Expressions that name it fail from now on."""
-
-    def check(row: LookupTableRow) -> None:
-        check_if_match(call.headers.get("If-Match"), row.etag)
-
-    _tables(call).delete(table_id, check, by=call.principal.actor)
+    _tables(call).delete(table_id, partial(check_unchanged, call), by=call.principal.actor)
     return no_content()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -11,7 +12,7 @@ from flask import Response
 
 from esb_api.answers import answer, created, no_content
 from esb_api.call import Call
-from esb_api.etag import check_if_match
+from esb_api.etag import check_unchanged
 from esb_api.operations import Resource
 from esb_api.pages import cursor_id, decode_cursor, page
 from esb_api.params import PageQuery
@@ -32,7 +33,7 @@ from esb_api.schemas.message_types import (
 )
 from esb_workers.errors import NotFound
 from esb_workers.registry.catalogue import Shown, TypeValues, shown_change
-from esb_workers.store.message_types import TypeRow, VersionRow
+from esb_workers.store.message_types import VersionRow
 
 message_types = Resource("message-types")
 
@@ -85,7 +86,7 @@ def patch_message_type(call: Call, type_id: str, body: Any) -> Response:
 
 def _change(call: Call, type_id: str, make: Callable[[Shown], MessageTypeBody]) -> Response:
     def edit(shown: Shown) -> TypeValues:
-        check_if_match(call.headers.get("If-Match"), shown.type.etag)
+        check_unchanged(call, shown.type)
         return _values(make(shown))
 
     return _answered(call.api.message_types.change(type_id, edit, by=call.principal.actor))
@@ -96,11 +97,7 @@ def _change(call: Call, type_id: str, make: Callable[[Shown], MessageTypeBody]) 
 )
 def delete_message_type(call: Call, type_id: str) -> Response:
     """Take a message type out of the catalogue, with its versions. What is sent of it is looked at no longer."""
-
-    def check(row: TypeRow) -> None:
-        check_if_match(call.headers.get("If-Match"), row.etag)
-
-    call.api.message_types.delete(type_id, check, by=call.principal.actor)
+    call.api.message_types.delete(type_id, partial(check_unchanged, call), by=call.principal.actor)
     return no_content()
 
 

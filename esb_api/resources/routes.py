@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from flask import Response
 
 from esb_api.answers import answer, created, no_content
 from esb_api.call import Call
-from esb_api.etag import check_if_match
+from esb_api.etag import check_unchanged
 from esb_api.operations import Resource
 from esb_api.pages import cursor_id, page
+from esb_api.params import either
 from esb_api.patches import merge_patch, refuse_unknown_nulls, without_read_only
 from esb_api.principals import Access
 from esb_api.schemas.routes import (
@@ -56,9 +58,7 @@ def create_route(call: Call, body: Any) -> Response:
 @routes.operation("GET", "/routing/routes", access=Access.OPERATOR, query=RouteQuery, answers={200: RoutePage})
 def list_routes(call: Call, query: RouteQuery) -> Response:
     """List routes, newest first."""
-    wanted = set(query.enabled or ())
-    enabled = wanted == {"true"} if len(wanted) == 1 else None
-    rows = _routes(call).page(query.limit, cursor_id(query.cursor), name=query.name, enabled=enabled)
+    rows = _routes(call).page(query.limit, cursor_id(query.cursor), name=query.name, enabled=either(query.enabled))
     return answer(RoutePage(**page(rows, query.limit, _answer_of, lambda row: row.id)))
 
 
@@ -76,7 +76,7 @@ def replace_route(call: Call, route_id: str, body: Any) -> Response:
     """Replace a route."""
 
     def edit(row: RouteRow) -> Any:
-        check_if_match(call.headers.get("If-Match"), row.etag)
+        check_unchanged(call, row)
         return body
 
     return _answered(_routes(call).change(route_id, edit, by=call.principal.actor))
@@ -94,7 +94,7 @@ def patch_route(call: Call, route_id: str, body: Any) -> Response:
     refuse_unknown_nulls(RouteBody, patch)
 
     def edit(row: RouteRow) -> Any:
-        check_if_match(call.headers.get("If-Match"), row.etag)
+        check_unchanged(call, row)
         return merge_patch(document(row), patch)
 
     return _answered(_routes(call).change(route_id, edit, by=call.principal.actor))
@@ -103,11 +103,7 @@ def patch_route(call: Call, route_id: str, body: Any) -> Response:
 @routes.operation("DELETE", "/routing/routes/{id}", access=Access.OPERATOR, answers={204: None}, headers=("If-Match",))
 def delete_route(call: Call, route_id: str) -> Response:
     """Delete a route. What it has routed already is still delivered, by its rules."""
-
-    def check(row: RouteRow) -> None:
-        check_if_match(call.headers.get("If-Match"), row.etag)
-
-    _routes(call).delete(route_id, check, by=call.principal.actor)
+    _routes(call).delete(route_id, partial(check_unchanged, call), by=call.principal.actor)
     return no_content()
 
 

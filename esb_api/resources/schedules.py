@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -10,9 +11,10 @@ from flask import Response
 
 from esb_api.answers import answer, created, no_content
 from esb_api.call import Call
-from esb_api.etag import check_if_match
+from esb_api.etag import check_unchanged
 from esb_api.operations import Resource
 from esb_api.pages import cursor_id, page
+from esb_api.params import either
 from esb_api.patches import merged
 from esb_api.principals import Access
 from esb_api.schemas.schedules import ScheduleAnswer, ScheduleBody, SchedulePage, ScheduleQuery
@@ -41,13 +43,12 @@ def create_schedule(call: Call, body: ScheduleBody) -> Response:
 )
 def list_schedules(call: Call, query: ScheduleQuery) -> Response:
     """List schedules, newest first."""
-    wanted = set(query.enabled or ())
     rows = _schedules(call).page(
         query.limit,
         cursor_id(query.cursor),
         names=query.name,
         workflows=query.workflow_name,
-        enabled=wanted == {"true"} if len(wanted) == 1 else None,
+        enabled=either(query.enabled),
     )
     return answer(SchedulePage(**page(rows, query.limit, _shown, lambda row: row.id)))
 
@@ -67,7 +68,7 @@ def patch_schedule(call: Call, schedule_id: str, body: Any) -> Response:
     """Change a schedule by a merge patch (RFC 7386). The next due time is looked for from now on: none was missed."""
 
     def edit(row: ScheduleRow) -> dict[str, Any]:
-        check_if_match(call.headers.get("If-Match"), row.etag)
+        check_unchanged(call, row)
         return _columns(merged(ScheduleBody, _writable(row), body))
 
     row = _schedules(call).change(schedule_id, edit, by=call.principal.actor)
@@ -79,11 +80,7 @@ def patch_schedule(call: Call, schedule_id: str, body: Any) -> Response:
 )
 def delete_schedule(call: Call, schedule_id: str) -> Response:
     """Delete a schedule. Runs that it has started go on."""
-
-    def check(row: ScheduleRow) -> None:
-        check_if_match(call.headers.get("If-Match"), row.etag)
-
-    _schedules(call).delete(schedule_id, check, by=call.principal.actor)
+    _schedules(call).delete(schedule_id, partial(check_unchanged, call), by=call.principal.actor)
     return no_content()
 
 

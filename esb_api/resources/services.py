@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from esb_api.answers import answer, created, no_content, secret
 from esb_api.call import Call
-from esb_api.etag import check_if_match
+from esb_api.etag import check_unchanged
 from esb_api.operations import Resource
 from esb_api.pages import cursor_id, decode_cursor, encode_cursor, key_page, page, page_of_all
 from esb_api.params import PageQuery
@@ -115,7 +115,7 @@ def patch_service(call: Call, service_id: str, body: Any) -> Response:
 
 def _change(call: Call, service_id: str, make: Callable[[ServiceRow], ServiceBody]) -> Response:
     def edit(row: ServiceRow) -> dict[str, Any]:
-        check_if_match(call.headers.get("If-Match"), row.etag)
+        check_unchanged(call, row)
         values = columns(make(row))
         return values | {"delivery": values["delivery"] or {}}
 
@@ -353,4 +353,4 @@ def _answered(row: ServiceRow) -> Response:
 
 
 def _expect(call: Call, row: ServiceRow) -> None:
-    check_if_match(call.headers.get("If-Match"), row.etag)
+    check_unchanged(call, row)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import orjson
@@ -13,10 +13,11 @@ from esb_workers.errors import Conflict, NotFound, Unavailable
 from esb_workers.listening.definition import Listener, compile_mapping
 from esb_workers.listening.incoming import Incoming
 from esb_workers.registry.catalogue import Catalogue
+from esb_workers.registry.registrations import found, unique
 from esb_workers.registry.secrets import Vault
 from esb_workers.store import audit
 from esb_workers.store import listeners as store
-from esb_workers.store.engine import Database, StaleRevision, Transaction, is_unique_violation
+from esb_workers.store.engine import Database, StaleRevision, Transaction
 from esb_workers.store.listeners import ListenerRow, ParkedRow, StateRow
 from esb_workers.store.messages import Accepted
 from esb_workers.transport.brokers.address import parse, same_login, with_password, without_password
@@ -61,7 +62,7 @@ class Listeners:
     def get(self, listener_id: str) -> ListenerRow:
         """Raises NotFound."""
         with self._database.read() as connection:
-            return _found(store.get(connection, listener_id))
+            return found(store.get(connection, listener_id))
 
     def page(self, limit: int, after: str | None, **filters: Any) -> list[ListenerRow]:
         """Listeners, newest first, one more than `limit` if there are more."""
@@ -79,7 +80,7 @@ class Listeners:
         Raises NotFound, Invalid, Conflict.
         """
         with _unique_name(), self._database.transaction() as connection:
-            before = _found(store.get(connection, listener_id, lock=True))
+            before = found(store.get(connection, listener_id, lock=True))
             values = edit(before)
             compile_mapping(values["mapping"])
             row = store.change(connection, listener_id, values | self._login(before, values["url"]))
@@ -92,7 +93,7 @@ class Listeners:
     def delete(self, listener_id: str, check: Callable[[ListenerRow], None], *, by: str) -> None:
         """Take a listener away; what is not acknowledged stays in its queue. Raises NotFound."""
         with self._database.transaction() as connection:
-            row = _found(store.get(connection, listener_id, lock=True))
+            row = found(store.get(connection, listener_id, lock=True))
             check(row)
             store.listen(connection, row.id, 0, enabled=False)
             store.remove(connection, listener_id)
@@ -111,7 +112,7 @@ class Listeners:
     def parked(self, listener_id: str, limit: int, after: str | None) -> list[ParkedRow]:
         """Parked messages, newest first, one more than `limit` if there are more. Raises NotFound."""
         with self._database.read() as connection:
-            _found(store.get(connection, listener_id))
+            found(store.get(connection, listener_id))
             return store.parked(connection, listener_id, limit, after)
 
     def replay(self, listener_id: str, parked_id: str, *, by: str) -> str:
@@ -154,20 +155,8 @@ class Listeners:
             audit.record(connection, audit.Change(by, action, "listener", row.id, row.name, {"parkedId": parked_id}))
 
 
-def _found(row: ListenerRow | None) -> ListenerRow:
-    if row is None:
-        raise NotFound
-    return row
-
-
-@contextmanager
-def _unique_name() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if is_unique_violation(error, "listener_name"):
-            raise Conflict("A listener of this name is there already.", code="name_taken") from None
-        raise
+def _unique_name() -> AbstractContextManager[None]:
+    return unique("listener_name", "A listener of this name is there already.")
 
 
 def _changed(connection: Transaction, by: str, action: str, row: ListenerRow, **detail: Any) -> None:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
 
-from esb_workers.errors import Conflict, FieldError, Invalid, NotFound
+from esb_workers.errors import Conflict, FieldError, Invalid
 from esb_workers.expressions.compatibility import Change, Compatibility, breaking, changes, same_json
 from esb_workers.expressions.schemas import Schema, compile_schema
+from esb_workers.registry.registrations import found, unique
 from esb_workers.store import audit, revision
 from esb_workers.store import message_types as store
-from esb_workers.store.engine import Database, Transaction, is_unique_violation
+from esb_workers.store.engine import Database, Transaction
 from esb_workers.store.json import dumps
 from esb_workers.store.message_types import CheckedType, TypeRow, VersionRow
 
@@ -128,7 +129,7 @@ class MessageTypes:
     def get(self, type_id: str) -> Shown:
         """Raises NotFound."""
         with self._database.read() as connection:
-            return _shown(connection, _found(store.get(connection, type_id)))
+            return _shown(connection, found(store.get(connection, type_id)))
 
     def page(
         self, limit: int, after: str | None, *, name: Sequence[str] | None = None, mode: Sequence[str] | None = None
@@ -143,7 +144,7 @@ class MessageTypes:
         Raises NotFound, Invalid, Conflict (`name_taken`, `schema_incompatible`).
         """
         with _unique_name(), self._database.transaction() as connection:
-            before = _shown(connection, _found(store.get(connection, type_id, lock=True)))
+            before = _shown(connection, found(store.get(connection, type_id, lock=True)))
             values = edit(before)
             row, version = before.type, None
             if not same_json(values.schema, json.loads(before.version.schema)):
@@ -159,7 +160,7 @@ class MessageTypes:
         Raises NotFound, Invalid, Conflict (`schema_incompatible`).
         """
         with self._database.transaction() as connection:
-            before = _found(store.get(connection, type_id, lock=True))
+            before = found(store.get(connection, type_id, lock=True))
             row, version = self._add(connection, before, schema, before.compatibility, description, by)
             row = store.change(connection, type_id, {"latest": version.version})
             _changed(connection, by, "add_version", row, version=version.version)
@@ -188,7 +189,7 @@ class MessageTypes:
         """
         compile_schema(schema, "schema")
         with self._database.read() as connection:
-            row = _found(store.get(connection, type_id))
+            row = found(store.get(connection, type_id))
             wanted = rule or row.compatibility
             return (row, wanted, *self._compared(connection, row, schema, wanted))
 
@@ -204,25 +205,25 @@ class MessageTypes:
     def faults(self, type_id: str, number: int | None, payload: Any) -> tuple[int, list[FieldError]]:
         """What is wrong with a payload by a version (None: the one that counts), and which. Raises NotFound."""
         with self._database.read() as connection:
-            row = _found(store.get(connection, type_id))
+            row = found(store.get(connection, type_id))
             version = _version(connection, row, number or row.version)
         return version.version, compile_schema(json.loads(version.schema), "schema").faults(payload, "payload")
 
     def version(self, type_id: str, number: int) -> VersionRow:
         """Raises NotFound."""
         with self._database.read() as connection:
-            return _version(connection, _found(store.get(connection, type_id)), number)
+            return _version(connection, found(store.get(connection, type_id)), number)
 
     def versions(self, type_id: str, limit: int, before: int | None) -> list[VersionRow]:
         """Versions, newest first, one more than `limit` if there are more. Raises NotFound."""
         with self._database.read() as connection:
-            _found(store.get(connection, type_id))
+            found(store.get(connection, type_id))
             return store.versions(connection, type_id, limit, before)
 
     def delete(self, type_id: str, check: Callable[[TypeRow], None], *, by: str) -> None:
         """Take a type out of the catalogue: what is sent of it is looked at no longer. Raises NotFound."""
         with self._database.transaction() as connection:
-            row = _found(store.get(connection, type_id, lock=True))
+            row = found(store.get(connection, type_id, lock=True))
             check(row)
             store.remove(connection, type_id)
             _changed(connection, by, "delete", row)
@@ -244,26 +245,11 @@ def _shown(connection: Transaction, row: TypeRow) -> Shown:
 
 
 def _version(connection: Transaction, row: TypeRow, number: int) -> VersionRow:
-    found = store.version(connection, row.id, number)
-    if found is None:
-        raise NotFound
-    return found
+    return found(store.version(connection, row.id, number))
 
 
-def _found(row: TypeRow | None) -> TypeRow:
-    if row is None:
-        raise NotFound
-    return row
-
-
-@contextmanager
-def _unique_name() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if is_unique_violation(error, "message_type_name"):
-            raise Conflict("The catalogue has this message type.", code="name_taken") from None
-        raise
+def _unique_name() -> AbstractContextManager[None]:
+    return unique("message_type_name", "The catalogue has this message type.")
 
 
 def _changed(connection: Transaction, by: str, action: str, row: TypeRow, **detail: Any) -> None:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from esb_workers.errors import Conflict, NotFound
+from esb_workers.errors import NotFound
 from esb_workers.expressions.topics import TopicTrie
 from esb_workers.registry import keys
 from esb_workers.registry.quotas import Limit, limits_of
+from esb_workers.registry.registrations import found, unique
 from esb_workers.registry.revisions import Revisions
 from esb_workers.registry.selection import WORKFLOW
 from esb_workers.store import audit
 from esb_workers.store import clients as store
 from esb_workers.store.clients import ClientRow, KeyRow
-from esb_workers.store.engine import Database, Transaction, is_unique_violation
+from esb_workers.store.engine import Database, Transaction
 from esb_workers.store.revision import Known
 
 ANY: Final = "*"
@@ -157,17 +158,17 @@ class Clients:
     def get(self, client_id: str) -> ClientRow:
         """Raises NotFound."""
         with self._database.read() as connection:
-            return _found(store.get(connection, client_id))
+            return found(store.get(connection, client_id))
 
     def page(self, limit: int, after: str | None, **filters: Sequence[str] | None) -> list[ClientRow]:
         """Clients, newest first, one more than `limit` if there are more. Filters: `name`, `status`."""
         with self._database.read() as connection:
-            return store.page(connection, limit, after, filters)
+            return store.page(connection, limit, after, **filters)
 
     def change(self, client_id: str, edit: Callable[[ClientRow], dict[str, Any]], *, by: str) -> ClientRow:
         """Write what `edit` makes of the present row, which it may refuse. Raises NotFound, Conflict."""
         with _unique_name(), self._database.transaction() as connection:
-            before = _found(store.get(connection, client_id, lock=True))
+            before = found(store.get(connection, client_id, lock=True))
             values = edit(before)
             row = store.change(connection, client_id, values)
             _changed(connection, by, "change", row, fields=[k for k, v in values.items() if getattr(before, k) != v])
@@ -176,7 +177,7 @@ class Clients:
     def revoke(self, client_id: str, check: Callable[[ClientRow], None], *, by: str) -> None:
         """Delete a client with all its keys, at once; its messages stay. Raises NotFound."""
         with self._database.transaction() as connection:
-            row = _found(store.get(connection, client_id, lock=True))
+            row = found(store.get(connection, client_id, lock=True))
             check(row)
             store.remove(connection, client_id)
             _changed(connection, by, "delete", row)
@@ -185,7 +186,7 @@ class Clients:
         """A further key; the present ones end in `expires_previous_in` milliseconds (None: they stay)."""
         key = keys.new_key("client")
         with self._database.transaction() as connection:
-            row = _found(store.get(connection, client_id, lock=True))
+            row = found(store.get(connection, client_id, lock=True))
             stored = store.add_key(connection, client_id, key.id, key.digest, None)
             if expires_previous_in is not None:
                 store.expire_keys(connection, client_id, key.id, expires_previous_in)
@@ -195,13 +196,13 @@ class Clients:
     def keys(self, client_id: str) -> list[KeyRow]:
         """The client's keys, newest first. Raises NotFound."""
         with self._database.read() as connection:
-            _found(store.get(connection, client_id))
+            found(store.get(connection, client_id))
             return store.keys(connection, client_id)
 
     def revoke_key(self, client_id: str, key_id: str, *, by: str) -> None:
         """Raises NotFound."""
         with self._database.transaction() as connection:
-            row = _found(store.get(connection, client_id, lock=True))
+            row = found(store.get(connection, client_id, lock=True))
             if not store.remove_key(connection, client_id, key_id):
                 raise NotFound
             _changed(connection, by, "remove_key", row, key=key_id)
@@ -209,7 +210,7 @@ class Clients:
     def usage(self, client_id: str) -> list[store.UsageRow]:
         """The last 24 hours, oldest first. Raises NotFound."""
         with self._database.read() as connection:
-            _found(store.get(connection, client_id))
+            found(store.get(connection, client_id))
             return store.usage(connection, client_id)
 
 
@@ -232,20 +233,8 @@ class GrantBook:
         return known[client_id]
 
 
-def _found(row: ClientRow | None) -> ClientRow:
-    if row is None:
-        raise NotFound
-    return row
-
-
-@contextmanager
-def _unique_name() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if is_unique_violation(error, "client_name"):
-            raise Conflict("A client of this name exists.", code="name_taken") from None
-        raise
+def _unique_name() -> AbstractContextManager[None]:
+    return unique("client_name", "A client of this name exists.")
 
 
 def _changed(connection: Transaction, by: str, action: str, row: ClientRow, **detail: Any) -> None:

@@ -3,19 +3,20 @@ the gate of the name's lane, the job of its health checks, the audit row, and a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from esb_workers.errors import Conflict, NotFound
 from esb_workers.registry import keys
+from esb_workers.registry.registrations import found, unique
 from esb_workers.registry.secrets import Vault, new_secret
 from esb_workers.registry.versions import parse_range, parse_version
 from esb_workers.store import audit
 from esb_workers.store import services as store
 from esb_workers.store.clients import KeyRow
-from esb_workers.store.engine import Database, Transaction, is_unique_violation
+from esb_workers.store.engine import Database, Transaction
 from esb_workers.store.services import CheckRow, ServiceRow
 from esb_workers.transport.brokers.address import is_broker, same_login, without_password
 from esb_workers.transport.transports import PULL
@@ -90,7 +91,7 @@ class Services:
     def get(self, service_id: str) -> ServiceRow:
         """Raises NotFound."""
         with self._database.read() as connection:
-            return _found(store.get(connection, service_id))
+            return found(store.get(connection, service_id))
 
     def page(self, limit: int, after: str | None, **filters: Sequence[str] | None) -> list[ServiceRow]:
         """Instances, newest first, one more than `limit` if there are more. Filters: `name status health tag`."""
@@ -115,7 +116,7 @@ class Services:
     def change(self, service_id: str, edit: Edit, *, by: str) -> ServiceRow:
         """Write what `edit` makes of the present row, which it may refuse. Raises NotFound, Conflict."""
         with _unique_instance(), self._database.transaction() as connection:
-            before = _found(store.get(connection, service_id, lock=True))
+            before = found(store.get(connection, service_id, lock=True))
             values = edit(before)
             if "secret" in values:
                 values["secret"] = self._vault.seal(values["secret"])
@@ -125,12 +126,12 @@ class Services:
             _refuse_mixture(connection, row.name)
             changed = [name for name, value in values.items() if getattr(before, name) != value]
             _changed(connection, by, "change", row, fields=changed)
-            return _found(store.get(connection, service_id))
+            return found(store.get(connection, service_id))
 
     def set_status(self, service_id: str, status: str, check: Callable[[ServiceRow], None], *, by: str) -> ServiceRow:
         """Change an instance's status. Raises NotFound."""
         with self._database.transaction() as connection:
-            before = _found(store.get(connection, service_id, lock=True))
+            before = found(store.get(connection, service_id, lock=True))
             check(before)
             if before.status == status:
                 return before
@@ -142,7 +143,7 @@ class Services:
     def deregister(self, service_id: str, check: Callable[[ServiceRow], None], *, by: str) -> None:
         """Delete an instance; with the last of its name the name's open deliveries end as dead. Raises NotFound."""
         with self._database.transaction() as connection:
-            row = _found(store.get(connection, service_id, lock=True))
+            row = found(store.get(connection, service_id, lock=True))
             check(row)
             store.schedule_checks(connection, service_id, row.name, wanted=False)
             store.remove(connection, service_id)
@@ -168,7 +169,7 @@ class Services:
         """A new signing secret; the old one signs as well for `overlap` milliseconds. Raises NotFound."""
         secret = new_secret()
         with self._database.transaction() as connection:
-            before = _found(store.get(connection, service_id, lock=True))
+            before = found(store.get(connection, service_id, lock=True))
             until = datetime.now(UTC) + timedelta(milliseconds=overlap) if overlap and before.secret else None
             values = {
                 "secret": self._vault.seal(secret),
@@ -190,7 +191,7 @@ class Services:
         """A further key, for `heartbeat` or `pull`. Raises NotFound."""
         key = keys.new_key("service")
         with self._database.transaction() as connection:
-            row = _found(store.get(connection, service_id, lock=True))
+            row = found(store.get(connection, service_id, lock=True))
             stored = store.add_key(connection, service_id, key.id, key.digest, scope)
             _changed(connection, by, "add_key", row, key=key.id, scope=scope)
         return NewServiceKey(stored, key.text)
@@ -198,13 +199,13 @@ class Services:
     def keys(self, service_id: str) -> Sequence[KeyRow]:
         """The service's keys, newest first. Raises NotFound."""
         with self._database.read() as connection:
-            _found(store.get(connection, service_id))
+            found(store.get(connection, service_id))
             return store.keys(connection, service_id)
 
     def revoke_key(self, service_id: str, key_id: str, *, by: str) -> None:
         """Raises NotFound."""
         with self._database.transaction() as connection:
-            row = _found(store.get(connection, service_id, lock=True))
+            row = found(store.get(connection, service_id, lock=True))
             if not store.remove_key(connection, service_id, key_id):
                 raise NotFound
             _changed(connection, by, "remove_key", row, key=key_id)
@@ -212,14 +213,8 @@ class Services:
     def checks(self, service_id: str, limit: int, after: str | None) -> list[CheckRow]:
         """Checks, oldest first, one more than `limit` if there are more. Raises NotFound."""
         with self._database.read() as connection:
-            _found(store.get(connection, service_id))
+            found(store.get(connection, service_id))
             return store.checks(connection, service_id, limit, after)
-
-
-def _found(row: ServiceRow | None) -> ServiceRow:
-    if row is None:
-        raise NotFound
-    return row
 
 
 def _refuse_mixture(connection: Transaction, name: str) -> None:
@@ -229,15 +224,9 @@ def _refuse_mixture(connection: Transaction, name: str) -> None:
         raise Conflict("A service whose endpoint is `pull:` has no other instance.", code="pull_is_alone")
 
 
-@contextmanager
-def _unique_instance() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if is_unique_violation(error, "service_instance"):
-            detail = "An instance with this name, version and endpoint is registered."
-            raise Conflict(detail, code="service_exists") from None
-        raise
+def _unique_instance() -> AbstractContextManager[None]:
+    detail = "An instance with this name, version and endpoint is registered."
+    return unique("service_instance", detail, code="service_exists")
 
 
 def _changed(connection: Transaction, by: str, action: str, row: ServiceRow, **detail: Any) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import orjson
 
-from esb_workers.errors import Conflict, FieldError, Invalid, NotFound
+from esb_workers.errors import Conflict, FieldError, Invalid
 from esb_workers.expressions.growth import MAX_ENTRY
+from esb_workers.registry.registrations import found, unique
 from esb_workers.store import audit
 from esb_workers.store import lookup_tables as store
-from esb_workers.store.engine import Database, is_unique_violation
+from esb_workers.store.engine import Database
 from esb_workers.store.lookup_tables import LookupTableRow
 
 #: Every routing process keeps all of them in memory.
@@ -42,7 +43,7 @@ class LookupTables:
     def get(self, table_id: str) -> LookupTableRow:
         """Raises NotFound."""
         with self._database.read() as connection:
-            return _found(store.get(connection, table_id))
+            return found(store.get(connection, table_id))
 
     def page(self, limit: int, after: str | None, *, name: Sequence[str] | None = None) -> list[LookupTableRow]:
         """Tables, newest first, one more than `limit` if there are more."""
@@ -52,7 +53,7 @@ class LookupTables:
     def change(self, table_id: str, edit: Callable[[LookupTableRow], dict[str, Any]], *, by: str) -> LookupTableRow:
         """Write the values that `edit` makes of the present row. Raises NotFound, Invalid, Conflict."""
         with _unique_name(), self._database.transaction() as connection:
-            before = _found(store.get(connection, table_id, lock=True))
+            before = found(store.get(connection, table_id, lock=True))
             values = edit(before)
             check_entries(values["entries"])
             row = store.change(connection, table_id, values)
@@ -63,7 +64,7 @@ class LookupTables:
     def delete(self, table_id: str, check: Check, *, by: str) -> None:
         """Delete a table; expressions that name it fail from now on. Raises NotFound."""
         with self._database.transaction() as connection:
-            row = _found(store.get(connection, table_id, lock=True))
+            row = found(store.get(connection, table_id, lock=True))
             check(row)
             store.remove(connection, table_id)
             _changed(connection, by, "delete", row)
@@ -89,20 +90,8 @@ def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]
     )[:100]
 
 
-def _found(row: LookupTableRow | None) -> LookupTableRow:
-    if row is None:
-        raise NotFound
-    return row
-
-
-@contextmanager
-def _unique_name() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if is_unique_violation(error, "lookup_table_name"):
-            raise Conflict("A lookup table of this name exists.", code="name_taken") from None
-        raise
+def _unique_name() -> AbstractContextManager[None]:
+    return unique("lookup_table_name", "A lookup table of this name exists.")
 
 
 def _changed(connection: Any, by: str, action: str, row: LookupTableRow, **detail: Any) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from esb_workers.errors import Conflict, NotFound
+from esb_workers.registry.registrations import found, unique
 from esb_workers.routing.route import READ_ONLY, compile_route
 from esb_workers.store import audit
 from esb_workers.store import routes as store
-from esb_workers.store.engine import Database, is_unique_violation
+from esb_workers.store.engine import Database
 from esb_workers.store.routes import RouteRow
 
 _COLUMNS: Final = ("name", "priority", "enabled")
@@ -38,7 +38,7 @@ class Routes:
     def get(self, route_id: str) -> RouteRow:
         """Raises NotFound."""
         with self._database.read() as connection:
-            return _found(store.get(connection, route_id))
+            return found(store.get(connection, route_id))
 
     def page(
         self, limit: int, after: str | None, *, name: Sequence[str] | None = None, enabled: bool | None = None
@@ -50,7 +50,7 @@ class Routes:
     def change(self, route_id: str, edit: Callable[[RouteRow], Any], *, by: str) -> RouteRow:
         """Write the body that `edit` makes of the present row. Raises NotFound, Invalid, Conflict."""
         with _unique_name(), self._database.transaction() as connection:
-            before = _found(store.get(connection, route_id, lock=True))
+            before = found(store.get(connection, route_id, lock=True))
             row = store.change(connection, route_id, columns(edit(before)))
             _changed(connection, by, "change", row, fields=_differing(document(before), document(row)))
         self._told()
@@ -59,7 +59,7 @@ class Routes:
     def delete(self, route_id: str, check: Check, *, by: str) -> None:
         """Take a route out of use. What it has routed is still delivered, by its rules. Raises NotFound."""
         with self._database.transaction() as connection:
-            row = _found(store.get(connection, route_id, lock=True))
+            row = found(store.get(connection, route_id, lock=True))
             check(row)
             store.mark_deleted(connection, route_id)
             _changed(connection, by, "delete", row)
@@ -82,20 +82,8 @@ def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]
     return sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
 
 
-def _found(row: RouteRow | None) -> RouteRow:
-    if row is None:
-        raise NotFound
-    return row
-
-
-@contextmanager
-def _unique_name() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if is_unique_violation(error, "route_name"):
-            raise Conflict("A route of this name exists.", code="name_taken") from None
-        raise
+def _unique_name() -> AbstractContextManager[None]:
+    return unique("route_name", "A route of this name exists.")
 
 
 def _changed(connection: Any, by: str, action: str, row: RouteRow, **detail: Any) -> None:

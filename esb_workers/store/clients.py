@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from esb_workers.store.ids import new_id
+from esb_workers.store.registrations import Registrations
 from esb_workers.store.tables import client, client_key, client_usage, service_key
 
 
@@ -50,47 +49,9 @@ class UsageRow(NamedTuple):
     delivered: int
 
 
-def add(connection: Connection, values: dict[str, Any]) -> ClientRow:
-    """A new client. A name that is taken violates `client_name`."""
-    statement = insert(client).values(id=new_id(), **values).returning(*client.c)
-    return ClientRow(*connection.execute(statement).one())
-
-
-def get(connection: Connection, client_id: str, *, lock: bool = False) -> ClientRow | None:
-    """One client; `lock` keeps others from changing it until the transaction ends."""
-    query = select(client).where(client.c.id == client_id)
-    row = connection.execute(query.with_for_update() if lock else query).first()
-    return ClientRow(*row) if row else None
-
-
-def page(
-    connection: Connection, limit: int, after: str | None, filters: Mapping[str, Sequence[str] | None]
-) -> list[ClientRow]:
-    """Clients, newest first, one more than `limit` if there are more. `filters`: `name`, `status`."""
-    query = select(client).order_by(client.c.id.desc()).limit(limit + 1)
-    if after is not None:
-        query = query.where(client.c.id < after)
-    if (names := filters.get("name")) is not None:
-        query = query.where(func.lower(client.c.name).in_([name.lower() for name in names]))
-    if (statuses := filters.get("status")) is not None:
-        query = query.where(client.c.status.in_(statuses))
-    return [ClientRow(*row) for row in connection.execute(query)]
-
-
-def change(connection: Connection, client_id: str, values: dict[str, Any]) -> ClientRow:
-    """Write `values` as the client's next version."""
-    statement = (
-        update(client)
-        .where(client.c.id == client_id)
-        .values(**values, etag=client.c.etag + 1, updated_at=func.now())
-        .returning(*client.c)
-    )
-    return ClientRow(*connection.execute(statement).one())
-
-
-def remove(connection: Connection, client_id: str) -> None:
-    """Delete a client and its keys. Its messages stay."""
-    connection.execute(delete(client).where(client.c.id == client_id))
+_rows = Registrations(client, ClientRow)
+#: Deleting a client takes its keys along; its messages stay.
+add, get, page, change, remove = _rows.add, _rows.get, _rows.page, _rows.change, _rows.remove
 
 
 # --- keys ------------------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select
 
-from esb_workers.store.ids import new_id
+from esb_workers.store.registrations import Registrations
 from esb_workers.store.tables import ingress, ingress_refusal
 
 #: Refusals kept of one ingress.
@@ -45,59 +45,15 @@ class RefusalRow(NamedTuple):
     headers: dict[str, str]
 
 
-def add(connection: Connection, values: dict[str, Any]) -> IngressRow:
-    """A new ingress. A name that is taken violates `ingress_name`."""
-    statement = insert(ingress).values(id=new_id(), **values).returning(*ingress.c)
-    return IngressRow(*connection.execute(statement).one())
-
-
-def get(connection: Connection, ingress_id: str, *, lock: bool = False) -> IngressRow | None:
-    """One ingress; `lock` keeps others from changing it until the transaction ends."""
-    query = select(ingress).where(ingress.c.id == ingress_id)
-    row = connection.execute(query.with_for_update() if lock else query).first()
-    return IngressRow(*row) if row else None
+_rows = Registrations(ingress, IngressRow)
+#: Deleting an ingress takes its refusals along; the messages it accepted stay.
+add, get, page, change, remove = _rows.add, _rows.get, _rows.page, _rows.change, _rows.remove
 
 
 def named(connection: Connection, name: str) -> IngressRow | None:
     """The ingress of a name, without regard to case."""
     row = connection.execute(select(ingress).where(func.lower(ingress.c.name) == name.lower())).first()
     return IngressRow(*row) if row else None
-
-
-def page(
-    connection: Connection,
-    limit: int,
-    after: str | None,
-    *,
-    name: Sequence[str] | None = None,
-    enabled: bool | None = None,
-) -> list[IngressRow]:
-    """Definitions, newest first, one more than `limit` if there are more."""
-    query = select(ingress).order_by(ingress.c.id.desc()).limit(limit + 1)
-    if after is not None:
-        query = query.where(ingress.c.id < after)
-    if name is not None:
-        query = query.where(func.lower(ingress.c.name).in_([one.lower() for one in name]))
-    if enabled is not None:
-        query = query.where(ingress.c.enabled.is_(enabled))
-    return [IngressRow(*row) for row in connection.execute(query)]
-
-
-def change(connection: Connection, ingress_id: str, values: dict[str, Any], *, version: bool = True) -> IngressRow:
-    """Write `values`; as the next version of what a caller can write, unless told otherwise."""
-    etag = {"etag": ingress.c.etag + 1} if version else {}
-    statement = (
-        update(ingress)
-        .where(ingress.c.id == ingress_id)
-        .values(**values, **etag, updated_at=func.now())
-        .returning(*ingress.c)
-    )
-    return IngressRow(*connection.execute(statement).one())
-
-
-def remove(connection: Connection, ingress_id: str) -> None:
-    """Delete an ingress and its refusals; the messages it accepted stay."""
-    connection.execute(delete(ingress).where(ingress.c.id == ingress_id))
 
 
 def refuse(connection: Connection, rows: Sequence[RefusalRow]) -> None:

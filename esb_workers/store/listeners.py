@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, delete, func, insert, select, text, update
+from sqlalchemy import Connection, select, text
 
 from esb_workers.store.engine import Cursor
 from esb_workers.store.ids import new_id
 from esb_workers.store.jobs import Held
+from esb_workers.store.registrations import Registrations
 from esb_workers.store.tables import listener, parked_message
 
 POOL = 5
@@ -72,49 +73,17 @@ class ParkedRow(NamedTuple):
 # --- registrations ---------------------------------------------------------------------------------------
 
 
+_rows = Registrations(listener, ListenerRow)
+#: Whoever holds the lock of `get` keeps consumers from accepting as well. Deleting a listener takes along what it
+#: parked; the messages it accepted stay.
+get, page, change, remove = _rows.get, _rows.page, _rows.change, _rows.remove
+
+
 def add(connection: Connection, values: dict[str, Any]) -> ListenerRow:
     """A new listener. A name that is taken violates `listener_name`."""
-    row = ListenerRow(*connection.execute(insert(listener).values(id=new_id(), **values).returning(*listener.c)).one())
+    row = _rows.add(connection, values)
     connection.execute(text("insert into listener_state (listener_id) values (:id)"), {"id": row.id})
     return row
-
-
-def get(connection: Connection, listener_id: str, *, lock: bool = False) -> ListenerRow | None:
-    """One listener; `lock` keeps others from changing it, and its consumers from accepting, until the end."""
-    query = select(listener).where(listener.c.id == listener_id)
-    row = connection.execute(query.with_for_update() if lock else query).first()
-    return ListenerRow(*row) if row else None
-
-
-def page(
-    connection: Connection,
-    limit: int,
-    after: str | None,
-    *,
-    name: Sequence[str] | None = None,
-    enabled: bool | None = None,
-) -> list[ListenerRow]:
-    """Listeners, newest first, one more than `limit` if there are more."""
-    query = select(listener).order_by(listener.c.id.desc()).limit(limit + 1)
-    if after is not None:
-        query = query.where(listener.c.id < after)
-    if name is not None:
-        query = query.where(func.lower(listener.c.name).in_([one.lower() for one in name]))
-    if enabled is not None:
-        query = query.where(listener.c.enabled.is_(enabled))
-    return [ListenerRow(*row) for row in connection.execute(query)]
-
-
-def change(connection: Connection, listener_id: str, values: dict[str, Any]) -> ListenerRow:
-    """Write `values` as the listener's next version."""
-    statement = update(listener).where(listener.c.id == listener_id)
-    written = statement.values(**values, etag=listener.c.etag + 1, updated_at=func.now()).returning(*listener.c)
-    return ListenerRow(*connection.execute(written).one())
-
-
-def remove(connection: Connection, listener_id: str) -> None:
-    """Delete a listener, with what it parked; the messages it accepted stay."""
-    connection.execute(delete(listener).where(listener.c.id == listener_id))
 
 
 def listen(connection: Connection, listener_id: str, processes: int, enabled: bool) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select
 
 from esb_workers.store.engine import Cursor
-from esb_workers.store.ids import new_id
+from esb_workers.store.registrations import Registrations
 from esb_workers.store.tables import message_type, message_type_version
 
 
@@ -45,10 +45,9 @@ class VersionRow(NamedTuple):
     created_at: datetime
 
 
-def add(connection: Connection, values: dict[str, Any]) -> TypeRow:
-    """A new type. A name that is taken violates `message_type_name`."""
-    statement = insert(message_type).values(id=new_id(), **values).returning(*message_type.c)
-    return TypeRow(*connection.execute(statement).one())
+_rows = Registrations(message_type, TypeRow)
+#: Deleting a type takes its versions along.
+add, get, change, remove = _rows.add, _rows.get, _rows.change, _rows.remove
 
 
 def add_version(
@@ -64,13 +63,6 @@ def add_version(
     }
     statement = insert(message_type_version).values(values).returning(*message_type_version.c)
     return VersionRow(*connection.execute(statement).one())
-
-
-def get(connection: Connection, type_id: str, *, lock: bool = False) -> TypeRow | None:
-    """One type; `lock` keeps others from changing it until the transaction ends."""
-    query = select(message_type).where(message_type.c.id == type_id)
-    row = connection.execute(query.with_for_update() if lock else query).first()
-    return TypeRow(*row) if row else None
 
 
 def page(
@@ -114,22 +106,6 @@ def versions(connection: Connection, type_id: str, limit: int, before: int | Non
         query = query.where(message_type_version.c.version < before)
     query = query.order_by(message_type_version.c.version.desc()).limit(limit + 1)
     return [VersionRow(*row) for row in connection.execute(query)]
-
-
-def change(connection: Connection, type_id: str, values: dict[str, Any]) -> TypeRow:
-    """Write `values` as the type's next state."""
-    statement = (
-        update(message_type)
-        .where(message_type.c.id == type_id)
-        .values(**values, etag=message_type.c.etag + 1, updated_at=func.now())
-        .returning(*message_type.c)
-    )
-    return TypeRow(*connection.execute(statement).one())
-
-
-def remove(connection: Connection, type_id: str) -> None:
-    """Delete a type with all its versions."""
-    connection.execute(delete(message_type).where(message_type.c.id == type_id))
 
 
 class CheckedType(NamedTuple):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, select, update
 
 from esb_workers.store.engine import Cursor
-from esb_workers.store.ids import new_id
+from esb_workers.store.registrations import Registrations
 from esb_workers.store.tables import revision, route
 
 
@@ -34,47 +34,19 @@ _COLUMNS = "id, name, priority, enabled, body, etag, created_at, updated_at, del
 _NEXT = select(revision.c.n + 1).where(revision.c.topic == "routes").with_for_update().scalar_subquery()
 
 
+_rows = Registrations(route, RouteRow, route.c.deleted_at.is_(None))
+get, page = _rows.get, _rows.page
+
+
 def add(connection: Connection, name: str, priority: int, enabled: bool, body: dict[str, Any]) -> RouteRow:
     """A new route. A name that is taken violates `route_name`."""
-    values = {"id": new_id(), "name": name, "priority": priority, "enabled": enabled, "body": body, "rev": _NEXT}
-    return RouteRow(*connection.execute(insert(route).values(values).returning(*route.c)).one())
+    values = {"name": name, "priority": priority, "enabled": enabled, "body": body, "rev": _NEXT}
+    return _rows.add(connection, values)
 
 
-def get(connection: Connection, route_id: str, *, lock: bool = False) -> RouteRow | None:
-    """A route that is not deleted; `lock` keeps others from changing it until the transaction ends."""
-    query = select(route).where(route.c.id == route_id, route.c.deleted_at.is_(None))
-    row = connection.execute(query.with_for_update() if lock else query).first()
-    return RouteRow(*row) if row else None
-
-
-def page(
-    connection: Connection,
-    limit: int,
-    after: str | None,
-    *,
-    name: Sequence[str] | None = None,
-    enabled: bool | None = None,
-) -> list[RouteRow]:
-    """Routes, newest first, one more than `limit` if there are more."""
-    query = select(route).where(route.c.deleted_at.is_(None)).order_by(route.c.id.desc()).limit(limit + 1)
-    if after is not None:
-        query = query.where(route.c.id < after)
-    if name is not None:
-        query = query.where(func.lower(route.c.name).in_([one.lower() for one in name]))
-    if enabled is not None:
-        query = query.where(route.c.enabled.is_(enabled))
-    return [RouteRow(*row) for row in connection.execute(query)]
-
-
-def change(connection: Connection, route_id: str, values: dict[str, Any]) -> RouteRow:
+def change(connection: Connection, route_id: str, values: Mapping[str, Any]) -> RouteRow:
     """Write `values` as the route's next version."""
-    statement = (
-        update(route)
-        .where(route.c.id == route_id)
-        .values(**values, etag=route.c.etag + 1, updated_at=func.now(), rev=_NEXT)
-        .returning(*route.c)
-    )
-    return RouteRow(*connection.execute(statement).one())
+    return _rows.change(connection, route_id, {**values, "rev": _NEXT})
 
 
 def mark_deleted(connection: Connection, route_id: str) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from esb_workers.errors import Conflict, FieldError, IllegalTransition, Invalid, NotFound
+from esb_workers.errors import FieldError, IllegalTransition, Invalid
+from esb_workers.registry.registrations import found, unique
 from esb_workers.registry.secrets import Vault
 from esb_workers.store import audit
 from esb_workers.store import ingress as store
-from esb_workers.store.engine import Database, Transaction, is_unique_violation
+from esb_workers.store.engine import Database, Transaction
 from esb_workers.store.ingress import IngressRow, RefusalRow
 from esb_workers.webhooks.definition import compile_ingress
 from esb_workers.webhooks.verification import verification_of
@@ -56,7 +57,7 @@ class Ingresses:
     def get(self, ingress_id: str) -> IngressRow:
         """Raises NotFound."""
         with self._database.read() as connection:
-            return _found(store.get(connection, ingress_id))
+            return found(store.get(connection, ingress_id))
 
     def page(
         self, limit: int, after: str | None, *, name: Sequence[str] | None = None, enabled: bool | None = None
@@ -68,7 +69,7 @@ class Ingresses:
     def change(self, ingress_id: str, edit: Callable[[IngressRow], Definition], *, by: str) -> Made:
         """Write what `edit` makes of the present row. Raises NotFound, Invalid, Conflict."""
         with _unique_name(), self._database.transaction() as connection:
-            before = _found(store.get(connection, ingress_id, lock=True))
+            before = found(store.get(connection, ingress_id, lock=True))
             values, made = self._columns(edit(before), before)
             row = store.change(connection, ingress_id, values)
             _changed(connection, by, "change", row, fields=_differing(before, row))
@@ -77,7 +78,7 @@ class Ingresses:
     def delete(self, ingress_id: str, check: Callable[[IngressRow], None], *, by: str) -> None:
         """Take an ingress away, at once. What it accepted goes its way. Raises NotFound."""
         with self._database.transaction() as connection:
-            row = _found(store.get(connection, ingress_id, lock=True))
+            row = found(store.get(connection, ingress_id, lock=True))
             check(row)
             store.remove(connection, ingress_id)
             _changed(connection, by, "delete", row)
@@ -88,7 +89,7 @@ class Ingresses:
         Raises NotFound, Invalid, IllegalTransition for an ingress without verification.
         """
         with self._database.transaction() as connection:
-            before = _found(store.get(connection, ingress_id, lock=True))
+            before = found(store.get(connection, ingress_id, lock=True))
             if before.body["verification"]["type"] == "none":
                 raise IllegalTransition("This ingress verifies nothing: it has no secret.")
             fresh, made = self._secrets(before.body["verification"], None if secret is None else [secret], "secret")
@@ -114,7 +115,7 @@ class Ingresses:
     ) -> list[RefusalRow]:
         """Refused requests, newest first, one more than `limit` if there are more. Raises NotFound."""
         with self._database.read() as connection:
-            _found(store.get(connection, ingress_id))
+            found(store.get(connection, ingress_id))
             return store.refusals(connection, ingress_id, limit, after, code=code, since=since, until=until)
 
     def _columns(self, wanted: Definition, before: IngressRow | None) -> tuple[dict[str, Any], str | None]:
@@ -182,20 +183,8 @@ def _differing(before: IngressRow, after: IngressRow) -> list[str]:
     return sorted(changed)
 
 
-def _found(row: IngressRow | None) -> IngressRow:
-    if row is None:
-        raise NotFound
-    return row
-
-
-@contextmanager
-def _unique_name() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if is_unique_violation(error, "ingress_name"):
-            raise Conflict("An ingress of this name exists.", code="name_taken") from None
-        raise
+def _unique_name() -> AbstractContextManager[None]:
+    return unique("ingress_name", "An ingress of this name exists.")
 
 
 def _changed(connection: Transaction, by: str, action: str, row: IngressRow, **detail: Any) -> None:

@@ -38,22 +38,12 @@ class Claims(NamedTuple):
 def backlog(scene: Scene) -> None:
     scene.start_bus()
     scene.warm_up()
-    names = [f"lane-{i}" for i in range(LANES)]
-    url = scene.receivers["a"].url
-    for name in names:  # the last one is dead: nothing listens there
-        endpoint = "http://127.0.0.1:9" if name == names[-1] else f"{url}/{name}"
-        scene.bus.create("/services", {"name": name, "version": "1.0.0", "endpoint": endpoint})
+    names = _lanes(scene)
     few = _claims_in_peace(scene)
     before = Footprint.of(scene)
-    pool = scene.bus.processes("esb worker delivery")
-    for process in pool:
-        process.suspend()  # until the claims below are measured
-    _fill(scene, names, 50_000 if scene.quick else ROWS)
     hits = scene.receivers["a"].hits
     start = len(hits)
-    many = _claims(scene)
-    for process in pool:
-        process.resume()
+    many = _claims_in_peace(scene, 50_000 if scene.quick else ROWS)
     with scene.load(Plan(per_second=3)) as load:  # less than the share of one lane in a hundred
         time.sleep(20)
         more = _claims(scene)
@@ -68,34 +58,44 @@ def backlog(scene: Scene) -> None:
     # Those of the load wait in a lane of their own: a lane's turn comes round, however long the others are.
     lag = _longest_wait(scene, {s.n for s in load.sent})
     notes = f"claims: {few} with a thousand due, {many} with a million, {more} under load; {span} delivered meanwhile"
-    scene.result.notes += [
-        notes,
-        f"each lane {min(shares.values(), default=0)}–{max(shares.values(), default=0)}; longest wait of a new message {lag:.1f} s",
-    ]
+    scene.result.notes.append(notes)
     # A machine that others share makes any tail; the middle shows what the backlog does.
     scene.require(many.median <= 1.5 * few.median + 0.5, "I7 API", notes)
     scene.require(many.p99 <= max(CLAIM_P99, 3 * few.p99), "I7 API", notes)
-    scene.require(len(shares) == LANES - 1, "I8 isolation", f"{len(shares)} of {LANES - 1} destinations got anything")
-    scene.require(
-        not shares or max(shares.values()) <= 3 * min(shares.values()) + 20,
-        "I8 isolation",
-        f"shares from {min(shares.values(), default=0)} to {max(shares.values(), default=0)}",
-    )
-    scene.require(bells <= 4, "I6 bounded", f"{bells} bells in a queue")
-    scene.require(
-        during.megabytes <= before.megabytes * 1.1 + 100,
-        "I6 bounded",
-        f"memory {before.megabytes} → {during.megabytes} MB",
-    )
+    _require_shares(scene, shares, lag, len(names) - 1)
+    _require_bounds(scene, before, during, bells)
+
+
+def _lanes(scene: Scene) -> list[str]:
+    """Destinations; the last one is dead: nothing listens there."""
+    names = [f"lane-{i}" for i in range(LANES)]
+    url = scene.receivers["a"].url
+    for name in names:
+        endpoint = "http://127.0.0.1:9" if name == names[-1] else f"{url}/{name}"
+        scene.bus.create("/services", {"name": name, "version": "1.0.0", "endpoint": endpoint})
+    return names
+
+
+def _require_shares(scene: Scene, shares: Counter[str], lag: float, living: int) -> None:
+    least, most = min(shares.values(), default=0), max(shares.values(), default=0)
+    scene.result.notes.append(f"each lane {least}–{most}; longest wait of a new message {lag:.1f} s")
+    scene.require(len(shares) == living, "I8 isolation", f"{len(shares)} of {living} destinations got anything")
+    scene.require(not shares or most <= 3 * least + 20, "I8 isolation", f"shares from {least} to {most}")
     scene.require(lag <= 10, "I8 isolation", f"a new message waited {lag:.1f} s behind the backlog")
 
 
-def _claims_in_peace(scene: Scene) -> Claims:
-    """The same with a thousand due, while no worker takes them."""
+def _require_bounds(scene: Scene, before: Footprint, during: Footprint, bells: int) -> None:
+    scene.require(bells <= 4, "I6 bounded", f"{bells} bells in a queue")
+    memory = f"memory {before.megabytes} → {during.megabytes} MB"
+    scene.require(during.megabytes <= before.megabytes * 1.1 + 100, "I6 bounded", memory)
+
+
+def _claims_in_peace(scene: Scene, rows: int = 1000) -> Claims:
+    """What claims take with so many due, while no worker takes them."""
     pool = scene.bus.processes("esb worker delivery")
     for process in pool:
         process.suspend()
-    _fill(scene, [f"lane-{i}" for i in range(LANES)], 1000)
+    _fill(scene, [f"lane-{i}" for i in range(LANES)], rows)
     took = _claims(scene)
     for process in pool:
         process.resume()

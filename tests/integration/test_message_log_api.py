@@ -13,7 +13,7 @@ import pytest
 from esb_workers.clock import to_wire
 from esb_workers.settings import Settings
 from esb_workers.store import lanes, message_log
-from esb_workers.store.engine import Database
+from esb_workers.store.engine import Cursor, Database
 from esb_workers.store.ids import new_id
 from tests.support.api import ApiClient
 from tests.support.engines import Engines
@@ -317,68 +317,63 @@ def test_the_log_is_filtered_by_all_it_shows(
         assert api.get(f"/routing/logs?{bad}").status_code == 422
 
 
+#: What becomes of messages: statuses of their deliveries, their own end, or nothing yet.
+KINDS = [
+    ("delivered",), ("dead",), ("cancelled",), ("expired",), ("delivered", "dead"), ("dead", "dead"), "unroutable",
+    "expired", "open",
+]  # fmt: skip
+
+
+def store_message(cursor: Cursor, lane: int, message_type: str, kind: str | tuple[str, ...]) -> None:
+    message = new_id()
+    cursor.execute(
+        "insert into message (id, source, type, correlation_id, payload) values (%s, 's', %s, 'c', '1')",
+        (message, message_type),
+    )
+    if kind == "open":
+        cursor.execute(
+            "insert into job (id, pool, lane_id, message_id) values (%s, 2, %s, %s)", (new_id(), lane, message)
+        )
+    elif isinstance(kind, str):
+        cursor.execute("insert into message_end (message_id, status) values (%s, %s)", (message, kind))
+    else:
+        for status in kind:
+            cursor.execute(
+                "insert into delivery (id, message_id, lane_id, status, attempts, created_at)"
+                " values (%s, %s, %s, %s, 1, now())",
+                (new_id(), message, lane, status),
+            )
+
+
+def listed(api: ApiClient, query: str) -> list[Json]:
+    """All pages of a list."""
+    found, cursor = [], ""
+    while True:
+        page = api.get(f"/routing/logs?{query}{cursor}").json
+        found += page["items"]
+        if page["nextCursor"] is None:
+            return found
+        cursor = f"&cursor={page['nextCursor']}"
+
+
 def test_messages_of_a_rare_status_are_found_among_many_page_by_page(
     api: ApiClient, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(message_log, "CHUNK", 3)
-    kinds = [
-        "delivered",
-        "dead",
-        "cancelled",
-        "expired",
-        "delivered+dead",
-        "dead+dead",
-        "end:unroutable",
-        "end:expired",
-        "open",
-    ]
     with database.cursor() as cursor:
         lane = lanes.lane_id(cursor, 2, "nobody")
         for number in range(60):
-            message, kind = new_id(), kinds[number * 7 % len(kinds)]
-            cursor.execute(
-                "insert into message (id, source, type, correlation_id, payload) values (%s, 's', %s, 'c', '1')",
-                (message, "odd" if number % 2 else "even"),
-            )
-            if kind == "open":
-                cursor.execute(
-                    "insert into job (id, pool, lane_id, message_id) values (%s, 2, %s, %s)", (new_id(), lane, message)
-                )
-            elif kind.startswith("end:"):
-                cursor.execute("insert into message_end (message_id, status) values (%s, %s)", (message, kind[4:]))
-            else:
-                for status in kind.split("+"):
-                    cursor.execute(
-                        "insert into delivery (id, message_id, lane_id, status, attempts, created_at) values (%s, %s, %s, %s, 1, now())",
-                        (new_id(), message, lane, status),
-                    )
-
-    def listed(query: str) -> list[Json]:
-        found, cursor = [], ""
-        while True:
-            page = api.get(f"/routing/logs?{query}{cursor}").json
-            found += page["items"]
-            if page["nextCursor"] is None:
-                return found
-            cursor = f"&cursor={page['nextCursor']}"
-
-    everything = listed("limit=200")
+            store_message(cursor, lane, "odd" if number % 2 else "even", KINDS[number * 7 % len(KINDS)])
+    everything = listed(api, "limit=200")
     assert len(everything) == 60
-    for wanted in (
-        "failed",
-        "partially_delivered",
-        "expired",
-        "cancelled",
-        "unroutable",
-        "routed",
-        "failed,routed",
-        "delivered",
-    ):
+    statuses = ["failed", "partially_delivered", "expired", "cancelled", "unroutable", "routed", "delivered"]
+    for wanted in (*statuses, "failed,routed"):
         for kind in ("odd", "even"):
             expected = [m["id"] for m in everything if m["status"] in wanted.split(",") and m["messageType"] == kind]
-            assert [m["id"] for m in listed(f"limit=2&status={wanted}&messageType={kind}")] == expected, wanted
+            found = listed(api, f"limit=2&status={wanted}&messageType={kind}")
+            assert [m["id"] for m in found] == expected, wanted
     half = everything[30]["createdAt"]
-    assert [m["id"] for m in listed(f"limit=2&status=failed&from={half}")] == [
+    assert [m["id"] for m in listed(api, f"limit=2&status=failed&from={half}")] == [
         m["id"] for m in everything if m["status"] == "failed" and m["createdAt"] >= half
     ]
 
