@@ -37,7 +37,7 @@ def run() -> dict[str, Any]:
             _changed(machine, port, route, 2)
             quiet, changed = [], []
             for _ in range(ROUNDS):
-                quiet.append(_accepted(_load(machine, port, SECONDS)[0]))
+                quiet.append(_unchanged(machine, port, SECONDS))
                 changed.append(_changed(machine, port, route, SECONDS))
     return {"routes": ROUTES, "messages_per_s": RATE, "unchanged": quiet, "changes_per_s": CHANGES, "changed": changed}
 
@@ -77,6 +77,18 @@ class _Route:
         return (place - in_force) % PLACES >= PLACES / 2
 
 
+def _unchanged(machine: Machine, sink_port: int, seconds: int) -> dict[str, Any]:
+    before = machine.cpu_seconds()
+    sent, _ = _load(machine, sink_port, seconds)
+    return _accepted(sent) | _used(machine, before)
+
+
+def _used(machine: Machine, before: dict[str, float]) -> dict[str, Any]:
+    """CPU milliseconds so far, by process: other than times, it does not depend on what else the machine does."""
+    used = {role: round(1000 * (after - before.get(role, 0.0))) for role, after in machine.cpu_seconds().items()}
+    return {"cpu_ms": {role: spent for role, spent in sorted(used.items(), key=lambda item: -item[1]) if spent}}
+
+
 def _load(machine: Machine, sink_port: int, seconds: int) -> tuple[Sent, dict[str, Any]]:
     call(sink_port, "DELETE", "/")
     count = RATE * seconds
@@ -87,7 +99,7 @@ def _load(machine: Machine, sink_port: int, seconds: int) -> tuple[Sent, dict[st
 
 
 def _changed(machine: Machine, sink_port: int, route: _Route, seconds: int) -> dict[str, Any]:
-    before = len(route.took)
+    before, cpu = len(route.took), machine.cpu_seconds()
     changer = threading.Thread(target=route.keep_changing, args=(seconds,))
     changer.start()
     sent, figures = _load(machine, sink_port, seconds)
@@ -96,6 +108,7 @@ def _changed(machine: Machine, sink_port: int, route: _Route, seconds: int) -> d
     late = sum(route.is_late(sent.posted[int(n)], int(path.split("/")[1])) for n, path in figures["paths"].items())
     return {
         **_accepted(sent),
+        **_used(machine, cpu),
         "arrival": _spread([(arrivals[n] - sent.posted[n]) * 1000 for n in arrivals]),
         "change": _spread(route.took[before:]),
         "late": late,

@@ -70,8 +70,12 @@ def accept_one(call: Call, asked: bytes, read: Read) -> Response:
 def _accept_one(call: Call, cursor: Cursor | None, places: Places, read: Read) -> Reply:
     new = new_message(call, read())
     places.take(1)
-    new = call.api.bus.routed(new, call.principal.client)
-    (outcome,) = _publish(call, cursor, [new])
+    bus, sender = call.api.bus, call.principal
+    if cursor is None:
+        outcome = bus.send(new, sender.client, sender.known)
+    else:
+        new = bus.routed(new, sender.client)
+        (outcome,) = bus.publish_in(cursor, [new], sender.known)
     if outcome.outcome == "conflict":
         raise _taken(new)
     body = {

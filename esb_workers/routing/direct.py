@@ -1,11 +1,11 @@
 """Routing at accept: a message that needs no more than a match gets its deliveries in the statement that stores it.
 
 It spares the message the routing pool: a claim, two round trips and a bell, half of what a message costs. It is safe
-because the statement that accepts looks whether the routes asked here are still those in force, and leaves the message
-to the routing pool if they are not. So no sender waits until a change has been read: a thread of its own takes it
-in, and what is accepted meanwhile is routed by the pool. All else goes by way of the pool too: what is ordered (one
-router a key makes the order), late, split or transformed, what nobody takes or the sender's grant does not cover, and
-what would keep a request waiting for it.
+because the statement that accepts looks whether the routes asked here are still those in force. If they are not, the
+message is matched once more, as soon as a thread of its own has taken the change in; if that takes long, or they have
+changed again, it is left to the routing pool, so that no sender waits for more than one change. All else goes by way of
+the pool too: what is ordered (one router a key makes the order), late, split or transformed, what nobody takes or the
+sender's grant does not cover, and what would keep a request waiting for it.
 """
 
 from __future__ import annotations
@@ -118,6 +118,10 @@ class DirectRouter:
     def renew_soon(self) -> None:
         """Have it done by a thread of its own. Never blocks, never raises."""
         self._renewer.ask()
+
+    def renewed(self, seconds: float) -> None:
+        """Have it done, together with whoever asks now, and wait for that; so many seconds at most."""
+        self._renewer.wait(seconds)
 
     def close(self) -> None:
         """Stop that thread."""

@@ -9,13 +9,15 @@ from esb_workers.store.engine import Cursor, StaleRevision
 from esb_workers.store.json import dumps
 
 STALE: Final = "stale"
+MOVED: Final = "moved"
 
 
 class Accepted(NamedTuple):
     """What became of row `i`.
 
-    `accepted`; `duplicate` (of message `id`); `conflict` (its id means another); or `stale`: it is not stored, since
-    what it was decided by has changed. `direct`: it needs no routing pool, its deliveries are stored with it.
+    `accepted`; `duplicate` (of message `id`); `conflict` (its id means another); or not stored: `stale`, since what it
+    was decided by has changed, or `moved`, since routes have, and it wants to be matched `again`. `direct`: it needs no
+    routing pool, its deliveries are stored with it.
     """
 
     i: int

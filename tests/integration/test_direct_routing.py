@@ -152,6 +152,29 @@ def test_what_was_matched_with_routes_that_have_changed_is_routed_anew_by_the_po
     assert jobs_of(database, outcome.id) == [(1, client_id, "r")]
 
 
+def test_a_message_that_meets_a_change_is_matched_once_more(database: Database, bus: Bus, client_id: str) -> None:
+    add_route(database, "r", pattern="order.*", destinations=["billing"])
+    bus.router.renew()
+    add_route(database, "r2", pattern="order.*", destinations=["audit"])
+    outcome = bus.send(message_of(client_id), client(database, client_id), present(database))
+    assert (outcome.outcome, outcome.direct) == ("accepted", True)
+    assert jobs_of(database, outcome.id) == [(2, "billing", "r"), (2, "audit", "r")]
+
+
+def test_a_message_waits_for_no_more_than_one_change(
+    database: Database, bus: Bus, client_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_route(database, "r", pattern="order.*", destinations=["billing"])
+    bus.router.renew()
+    add_route(database, "r2", pattern="order.*", destinations=["audit"])
+    monkeypatch.setattr(bus.router, "renewed", lambda seconds: None)  # it takes too long
+    known = {"message_id": "m-1", "scope": f"{client_id}:message"}
+    outcome = bus.send(message_of(client_id, **known), client(database, client_id), present(database))
+    assert jobs_of(database, outcome.id) == [(1, client_id, "r")]
+    again = bus.send(message_of(client_id, **known), client(database, client_id), present(database))
+    assert (again.outcome, again.id) == ("duplicate", outcome.id)
+
+
 def test_a_change_is_taken_in_by_itself_once_a_message_has_met_it(
     database: Database, bus: Bus, client_id: str, eventually: Eventually
 ) -> None:
