@@ -9,7 +9,11 @@ from cryptography.fernet import Fernet
 
 from esb_api.app import create_app
 from esb_workers.settings import Settings
+from esb_workers.store.engine import Database
 from tests.support.api import OPERATOR_KEY, ApiClient
+from tests.support.deliveries import World
+from tests.support.engines import Engines
+from tests.support.receiver import Receiver
 
 SECRET_KEY = Fernet.generate_key().decode()
 
@@ -29,3 +33,22 @@ def api(settings: Settings) -> Iterator[ApiClient]:
     client = ApiClient(app, OPERATOR_KEY)
     yield client
     client.context.close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def world(database: Database) -> Iterator[World]:
+    world = World(database)
+    yield world
+    world.stop()
+
+
+@pytest.fixture
+def running(settings: Settings, database: Database) -> Iterator[Engines]:
+    with Engines(settings, database) as engines:
+        yield engines

@@ -22,11 +22,10 @@ from esb_workers.orchestration.steps.schema import remote
 from esb_workers.settings import Settings
 from esb_workers.store import jobs, step_queues, workers
 from esb_workers.store.engine import Database
-from tests.integration.orchestration.test_workflow_api import define, ended, execute, pool
 from tests.support.api import ApiClient
+from tests.support.runs import define, ended, execute
 from tests.support.workflows import Bench
 
-__all__ = ["pool"]
 Eventually = Callable[..., None]
 PLUGIN = Path(__file__).parents[3] / "examples/06_plugin"
 
