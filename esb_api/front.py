@@ -38,6 +38,11 @@ class Front:
             if operation.cached and not operation.names
         }
 
+    @property
+    def paths(self) -> frozenset[bytes]:
+        """The paths it answers POSTs of."""
+        return frozenset(path.encode() for method, path in self._operations if method == "POST")
+
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
         operation = self._operations.get((environ["REQUEST_METHOD"], environ["PATH_INFO"]))

@@ -37,7 +37,7 @@ class Load:
         self._metrics = metrics
         self._max_backlog = max_backlog
         self._max_wait = max_wait_ms / 1000
-        self._under_way: dict[int, float] = {}  # in the order in which they began
+        self._under_way: dict[object, float] = {}  # in the order in which they began
         self._lock = threading.Lock()
         self._asked = 0.0
         self._watch: threading.Thread | None = None
@@ -48,7 +48,7 @@ class Load:
         """Around the accepting of work. Raises Overloaded instead of beginning it."""
         now = time.monotonic()
         self._admit(now)
-        mine = threading.get_ident()
+        mine = object()  # not the thread, which may answer several requests in turns
         with self._lock:
             self._under_way[mine] = now
         try:

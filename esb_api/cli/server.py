@@ -48,7 +48,7 @@ class Server(BaseApplication):
         return {
             "bind": f"{host}:{settings.api_port}",
             "workers": settings.api_processes,
-            "worker_class": "esb_api.sticky.StickyWorker",
+            "worker_class": "esb_api.worker.DeskWorker",
             "threads": settings.api_threads,
             "timeout": 60,  # seconds without a heartbeat before a worker process is replaced
             "graceful_timeout": 30,  # seconds; as long as the longest `Prefer: wait`

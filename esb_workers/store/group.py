@@ -1,15 +1,19 @@
-"""Group commit: threads that write at the same moment share one statement.
+"""Group commit: what is written at the same moment shares one statement.
 
 A commit costs PostgreSQL about as much as ten rows [measured: 605 µs of CPU for a message accepted alone, 95 µs for
 each of eight together]. The first thread to come writes at once, so a quiet bus has no added latency; whoever comes
 while it writes is gathered, and the first of those writes for all of them. Everybody returns after the commit.
+
+A thread that answers several requests in turns cannot wait in one of them. It sets `parking`, and `add` then leaves
+its ticket there instead: that thread writes all tickets together and lets each request go on.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from contextvars import ContextVar
+from typing import Any, Generic, TypeVar
 
 from esb_workers.errors import Unavailable
 
@@ -20,16 +24,28 @@ R = TypeVar("R")
 LIMIT = 64
 
 
-class _Ticket(Generic[T, R]):
-    __slots__ = ("error", "item", "leads", "result", "turn")
+class Ticket(Generic[T, R]):
+    """One item, and what came of writing it."""
 
-    def __init__(self, item: T) -> None:
+    __slots__ = ("error", "group", "item", "leads", "result", "turn")
+
+    def __init__(self, group: Group[T, R], item: T) -> None:
+        self.group = group
         self.item = item
-        self.turn = threading.Lock()  # released when there is something to do: lead, or take the result
-        self.turn.acquire()
+        self.turn: threading.Lock | None = None  # released when there is something to do: lead, or take the result
         self.leads = False
         self.result: R | None = None
         self.error: BaseException | None = None
+
+    def outcome(self) -> R:
+        """The result, or raises what its writing raised."""
+        if self.error is not None:
+            raise self.error
+        return self.result  # type: ignore[return-value]
+
+
+#: How to wait for a ticket's writing where the thread itself must not: returns when it is written.
+parking: ContextVar[Callable[[Ticket[Any, Any]], None] | None] = ContextVar("esb_parking", default=None)
 
 
 class Group(Generic[T, R]):
@@ -42,36 +58,47 @@ class Group(Generic[T, R]):
         self._write = write
         self._limit = limit
         self._lock = threading.Lock()
-        self._waiting: list[_Ticket[T, R]] = []
+        self._waiting: list[Ticket[T, R]] = []
         self._writing = False
 
     def add(self, item: T) -> R:
         """Write `item`, alone or with others; returns after its commit, or raises what its writing raised."""
-        ticket: _Ticket[T, R] = _Ticket(item)
+        ticket = Ticket(self, item)
+        park = parking.get()
+        if park is not None:
+            park(ticket)
+        else:
+            self._queue(ticket)
+        return ticket.outcome()
+
+    def write(self, tickets: Sequence[Ticket[T, R]]) -> None:
+        """Write tickets that were parked, together. Raises nothing: each ticket has its own outcome."""
+        for start in range(0, len(tickets), self._limit):
+            self._write_batch(tickets[start : start + self._limit])
+
+    def _queue(self, ticket: Ticket[T, R]) -> None:
         with self._lock:
             if self._writing:
+                ticket.turn = threading.Lock()
+                ticket.turn.acquire()
                 self._waiting.append(ticket)
             else:
                 self._writing = ticket.leads = True
-        if not ticket.leads:
+        if ticket.turn is not None:
             ticket.turn.acquire()
         if ticket.leads:
             self._lead(ticket)
-        if ticket.error is not None:
-            raise ticket.error
-        return ticket.result  # type: ignore[return-value]
 
-    def _lead(self, own: _Ticket[T, R]) -> None:
+    def _lead(self, own: Ticket[T, R]) -> None:
         with self._lock:
             others = self._waiting[: self._limit - 1]
             del self._waiting[: self._limit - 1]
-        batch = [own, *others]
         try:
-            self._write_batch(batch)
+            self._write_batch([own, *others])
         finally:
             self._hand_on()
             for ticket in others:
-                ticket.turn.release()
+                _wake(ticket)
 
     def _hand_on(self) -> None:
         """The next who waits leads; before the results are given out, so that it need not wait for that too."""
@@ -79,11 +106,11 @@ class Group(Generic[T, R]):
             if self._waiting:
                 heir = self._waiting.pop(0)
                 heir.leads = True
-                heir.turn.release()
+                _wake(heir)
             else:
                 self._writing = False
 
-    def _write_batch(self, batch: list[_Ticket[T, R]]) -> None:
+    def _write_batch(self, batch: Sequence[Ticket[T, R]]) -> None:
         try:
             results = self._write([ticket.item for ticket in batch])
         except BaseException as error:
@@ -97,3 +124,8 @@ class Group(Generic[T, R]):
             return
         for ticket, result in zip(batch, results, strict=True):
             ticket.result = result
+
+
+def _wake(ticket: Ticket[Any, Any]) -> None:
+    assert ticket.turn is not None
+    ticket.turn.release()
