@@ -5,7 +5,7 @@ commit, and share it; with a thread each they would spend half their time waitin
 interpreter. Here each request runs in a greenlet that steps aside where it would wait for the commit; when all have
 come that far, their rows are written in one statement, and each goes on to its answer.
 
-Whatever else may wait is not taken here but left to the pool of threads: `small_request` draws the line. And should
+Whatever else may wait is not taken here but left to the pool of threads: `plain.read_plain` draws the line. And should
 the database be slow to answer, another thread takes the desk over, as one of the pool would have taken the next
 request.
 """
@@ -13,16 +13,17 @@ request.
 from __future__ import annotations
 
 import logging
-import re
 import select
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
+from flask import Response
 from greenlet import getcurrent, greenlet
 
+from esb_api.plain import MOST, PlainRequest, environment, read_plain, written
 from esb_workers.store.group import Ticket, parking
 
 log = logging.getLogger(__name__)
@@ -33,29 +34,13 @@ LINGER: Final = 0.5
 TICK: Final = 0.1
 #: When a turn takes longer than this, another thread takes the desk over, seconds.
 PATIENCE: Final = 0.2
-#: A larger request keeps the others waiting for too long, bytes.
-MOST: Final = 16_384
 #: A caller that does not take its answer off the line is given up on after this, seconds.
 SENDING: Final = 1.0
 
-_FORM: Final = re.compile(rb"POST (/[!-~]*) HTTP/1\.1\r\n")
-_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*(?=\r\n)")
-#: Requests with these wait for more than the commit, or are read in another way.
-_OTHERWISE: Final = re.compile(rb"\r\n(?:prefer|idempotency-key|transfer-encoding|expect|upgrade|connection)[ \t]*:")
 _EVENTS: Final = select.EPOLLIN | select.EPOLLONESHOT | select.EPOLLRDHUP
 
-
-def small_request(data: bytes, paths: frozenset[bytes]) -> bool:
-    """Whether `data` begins with a whole request of the kind that is answered at the desk."""
-    form = _FORM.match(data)
-    if form is None or form[1] not in paths:
-        return False
-    end = data.find(b"\r\n\r\n")
-    if end < 0:
-        return False
-    head = data[: end + 2].lower()
-    length = _LENGTH.findall(head)
-    return len(length) == 1 and end + 4 + int(length[0]) <= len(data) and _OTHERWISE.search(head) is None
+#: Why a connection leaves: there is a request for the pool, it is silent, or it is to be closed.
+Why = Literal["wanted", "kept", "done"]
 
 
 class Connection(Protocol):
@@ -63,6 +48,8 @@ class Connection(Protocol):
 
     sock: Any
     parser: Any
+    client: Any
+    server: Any
 
 
 @dataclass(slots=True)
@@ -70,61 +57,31 @@ class Seat:
     """A connection at the desk."""
 
     connection: Connection
+    environ: dict[str, Any]
     heard: float  # monotonic
-
-
-class Answer:
-    """Stands for the socket while an answer is made: what is to be sent is gathered, and sent at once."""
-
-    def __init__(self, sock: Any) -> None:
-        self._sock = sock
-        self._parts: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
-
-    def setblocking(self, _: bool) -> None:
-        """Nothing: the socket stays as the desk needs it."""
-
-    def sendall(self, data: bytes) -> None:
-        """Gather."""
-        self._parts.append(data)
-
-    send = sendall
-
-    def leave(self) -> None:
-        """Send all of it. Raises OSError."""
-        data = b"".join(self._parts)
-        try:
-            sent = self._sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        if sent < len(data):
-            self._sock.settimeout(SENDING)
-            self._sock.sendall(data[sent:])
-            self._sock.settimeout(0)
+    read: bytes = b""  # and not answered yet
 
 
 class Desk:
-    """Answers small requests of the connections that sit at it.
+    """Answers plain requests of the connections that sit at it.
 
-    `handle` answers one request of a connection and says whether that may be kept; `leave` is told of a connection
-    that goes elsewhere: `wanted` (there is a request for the pool), `kept` (silent) or `done` (to be closed).
+    `answer` makes the answer of one request; `leave` is told of a connection that goes elsewhere, on the desk's
+    thread; `serving` says whether the server goes on.
     """
 
     def __init__(
         self,
         paths: frozenset[bytes],
-        handle: Callable[[Any], Any],
-        leave: Callable[[Any, str], None],
+        answer: Callable[[dict[str, Any]], Response],
+        leave: Callable[[Any, Why], None],
         *,
-        open_: Callable[[], bool],
+        serving: Callable[[], bool],
         threads: int,
     ) -> None:
         self._paths = paths
-        self._handle = handle
+        self._make_answer = answer
         self._leave = leave
-        self._open = open_
+        self._serving = serving
         self._threads = threads
         self._epoll = select.epoll()
         self._seats: dict[int, Seat] = {}  # of those that wait for a request; who takes one out owns it
@@ -138,7 +95,8 @@ class Desk:
     def take(self, connection: Connection) -> None:
         """Let a connection sit down: its next requests are answered here. From any thread."""
         connection.sock.setblocking(False)
-        self._sit(Seat(connection, time.monotonic()), known=False)
+        seat = Seat(connection, environment(connection.client, connection.server), time.monotonic())
+        self._sit(seat, known=False)
         self._some.set()
         if not self._watching:
             self._ensure_threads()
@@ -197,13 +155,15 @@ class Desk:
         else:
             self._epoll.register(number, _EVENTS)
 
-    def _rise(self, seat: Seat, why: str) -> None:
+    def _rise(self, seat: Seat, why: Why) -> None:
         self._epoll.unregister(seat.connection.sock.fileno())
+        if seat.read:
+            seat.connection.parser.unreader.unread(seat.read)
         self._leave(seat.connection, why)
 
     def _dismiss(self, now: float) -> None:
         """Give back the connections that have been silent for long; all of them when the server ends."""
-        limit = now - LINGER if self._open() else now
+        limit = now - LINGER if self._serving() else now
         for number in [n for n, seat in list(self._seats.items()) if seat.heard <= limit]:
             seat = self._seats.pop(number, None)
             if seat is not None:
@@ -217,43 +177,45 @@ class Desk:
 
     def _turn(self, events: Iterable[tuple[int, int]], now: float) -> None:
         called = [seat for number, _ in events if (seat := self._seats.pop(number, None)) is not None]
-        while called:
-            kept = self._answer_all(seat for seat in called if self._asks(seat, now))
-            called = []
+        asking = [(seat, request) for seat in called if (request := self._hear(seat, now)) is not None]
+        while asking:
+            kept = self._answer_all(asking)
+            asking = []
             for seat in kept:
-                # Bytes that were read too far make no socket readable.
-                if seat.connection.parser.unreader.buf.getvalue():
-                    called.append(seat)
-                else:
+                # What was sent behind the request is read already, and makes no socket readable.
+                if not seat.read:
                     self._sit(seat)
+                elif (request := self._request(seat)) is not None:
+                    asking.append((seat, request))
 
-    def _asks(self, seat: Seat, now: float) -> bool:
-        """Read what a connection sends; whether it is for the desk. If not, the connection has left."""
+    def _hear(self, seat: Seat, now: float) -> PlainRequest | None:
+        """What a connection asks; None if that is not for the desk: then it has left."""
         seat.heard = now
-        unreader = seat.connection.parser.unreader
-        data = unreader.take_buffered()
         try:
-            data += seat.connection.sock.recv(MOST)
-        except BlockingIOError:
-            pass
+            data = seat.connection.sock.recv(MOST)
         except OSError:
             data = b""
-        unreader.unread(data)
         if not data:
             self._rise(seat, "done")
-            return False
-        if not small_request(data, self._paths):
-            self._rise(seat, "wanted")
-            return False
-        return True
+            return None
+        seat.read += data
+        return self._request(seat)
 
-    def _answer_all(self, seats: Iterable[Seat]) -> list[Seat]:
+    def _request(self, seat: Seat) -> PlainRequest | None:
+        request = read_plain(seat.read, self._paths, seat.environ)
+        if request is None:
+            self._rise(seat, "wanted")
+            return None
+        seat.read = seat.read[request.size :]
+        return request
+
+    def _answer_all(self, asking: Iterable[tuple[Seat, PlainRequest]]) -> list[Seat]:
         """Answer them; those whose connections may be kept."""
         kept: list[Seat] = []
         parked: list[tuple[greenlet, Ticket[Any, Any]]] = []
-        for seat in seats:
+        for seat, request in asking:
             child = greenlet(self._answer)
-            ticket = child.switch(seat, kept)
+            ticket = child.switch(seat, request, kept)
             if ticket is not None:
                 parked.append((child, ticket))
         while parked:
@@ -261,23 +223,34 @@ class Desk:
             parked = [(child, ticket) for child, _ in parked if (ticket := child.switch()) is not None]
         return kept
 
-    def _answer(self, seat: Seat, kept: list[Seat]) -> None:
+    def _answer(self, seat: Seat, request: PlainRequest, kept: list[Seat]) -> None:
         desk = getcurrent().parent
         assert desk is not None
         parking.set(desk.switch)
-        connection, sock = seat.connection, seat.connection.sock
-        connection.sock = answer = Answer(sock)
         try:
-            keep = self._handle(connection) is True
-            answer.leave()
+            response = self._make_answer(request.environ)
+            keep = self._serving()
+            _send(seat.connection.sock, written(response, keep=keep))
         except OSError:
+            keep = False  # the caller has gone, or does not listen
+        except Exception:
+            log.exception("a request could not be answered")
             keep = False
-        finally:
-            connection.sock = sock
         if keep:
             kept.append(seat)
         else:
             self._rise(seat, "done")
+
+
+def _send(sock: Any, data: bytes) -> None:
+    try:
+        sent = sock.send(data)
+    except BlockingIOError:
+        sent = 0
+    if sent < len(data):
+        sock.settimeout(SENDING)
+        sock.sendall(data[sent:])
+        sock.settimeout(0)
 
 
 def _write(tickets: list[Ticket[Any, Any]]) -> None:

@@ -45,13 +45,16 @@ class Front:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
-        operation = self._operations.get((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
-        if operation is None:
+        if (environ["REQUEST_METHOD"], environ["PATH_INFO"]) not in self._operations:
             return self._app(environ, start_response)
+        return self.answer(environ)(environ, start_response)
+
+    def answer(self, environ: dict[str, Any]) -> Response:
+        """The answer to a request of one of its own operations."""
         call = self._call_class(environ)
-        call.operation = operation
+        call.operation = operation = self._operations[environ["REQUEST_METHOD"], environ["PATH_INFO"]]
         try:
             response = perform(operation, call, [])
         except Exception as error:
             response = problems.answer_error(error)
-        return self._finish(call, response)(environ, start_response)
+        return self._finish(call, response)

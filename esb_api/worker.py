@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from esb_api.desk import Desk
+from esb_api.desk import Desk, Why
 from esb_api.front import Front
 
 #: What `handle` answers when the connection has gone to the desk.
@@ -25,7 +25,7 @@ class DeskWorker(ThreadWorker):
         front = getattr(self.wsgi, "wsgi_app", None)
         if isinstance(front, Front) and not self.cfg.is_ssl:
             self.desk = Desk(
-                front.paths, super().handle, self._left, open_=lambda: self.alive, threads=self.cfg.threads
+                front.paths, front.answer, self._left, serving=lambda: self.alive, threads=self.cfg.threads
             )
 
     def handle(self, conn: Any) -> Any:
@@ -44,7 +44,7 @@ class DeskWorker(ThreadWorker):
             return
         super().finish_request(conn, fs)
 
-    def _left(self, conn: Any, why: str) -> None:
+    def _left(self, conn: Any, why: Why) -> None:
         """A connection has left the desk; called on the desk's thread."""
         if why == "wanted":
             self.enqueue_req(conn)
