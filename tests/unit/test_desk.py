@@ -65,9 +65,7 @@ class Hall:
         """A new connection that sits at the desk, from the caller's side."""
         ours, theirs = socket.socketpair()
         theirs.settimeout(10)
-        conn = SimpleNamespace(
-            sock=ours, parser=get_parser(Config(), ours, LOCAL), client=LOCAL, server=LOCAL
-        )
+        conn = SimpleNamespace(sock=ours, parser=get_parser(Config(), ours, LOCAL), client=LOCAL, server=LOCAL)
         self.desk.take(conn)
         self.sockets += ours, theirs
         return theirs
