@@ -95,8 +95,8 @@ def written(response: Response, *, keep: bool) -> bytes:
     """The bytes of an answer with a body. Header values hold no line breaks: werkzeug sees to that."""
     body = response.get_data()
     lines = [
-        f"HTTP/1.1 {response.status}\r\nServer: {SERVER}\r\nDate: {_date(int(time.time()))}\r\n"
-        f"Connection: {'keep-alive' if keep else 'close'}\r\nContent-Length: {len(body)}\r\n"
+        f"HTTP/1.1 {response.status}\r\nServer: {SERVER}\r\nDate: {_date(int(time.time()))}\r\n",
+        f"Connection: {'keep-alive' if keep else 'close'}\r\nContent-Length: {len(body)}\r\n",
     ]
     lines += [f"{name}: {value}\r\n" for name, value in response.headers if name != "Content-Length"]
     lines.append("\r\n")

@@ -32,11 +32,13 @@ class DeskWorker(ThreadWorker):
         """Answer one request; then the connection sits at the desk, or goes back to the poller."""
         keep = super().handle(conn)
         # `is True`: gunicorn also answers with a marker for a connection that has not spoken yet.
-        if keep is True and self.alive and self.desk is not None and not conn.is_http2:
-            if not conn.parser.unreader.buf.getvalue():
-                self.desk.take(conn)
-                return _SEATED
+        if keep is True and self.alive and self._may_sit(conn):
+            self.desk.take(conn)  # type: ignore[union-attr]
+            return _SEATED
         return keep
+
+    def _may_sit(self, conn: Any) -> bool:
+        return self.desk is not None and not conn.is_http2 and not conn.parser.unreader.buf.getvalue()
 
     def finish_request(self, conn: Any, fs: Any) -> None:
         """As the parent class, unless the connection is at the desk."""
