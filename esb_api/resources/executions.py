@@ -65,18 +65,18 @@ def execute_workflow(call: Call, body: Any) -> Response:
     409, or 200 with that run. A workflow with `concurrency` may also refuse with 409 `concurrency_limit`.
     """
     asked = call.raw_body(call.api.settings.max_body_bytes)
+    seconds = wanted_wait(call.environ.get("HTTP_PREFER"))
     with places_of(call) as places:
-        reply = once(call, asked, lambda cursor: _start(call, cursor, places, body))
+        reply = once(call, asked, lambda cursor: _start(call, cursor, places, body, rings=not seconds))
     if reply.status == 202 or (reply.status == 200 and not reply.replayed):
         stored = orjson.loads(reply.body)
         call.correlation_id = stored["correlationId"]
-        seconds = wanted_wait(call.environ.get("HTTP_PREFER"))
         if seconds is not None and (waited := _await(call, stored["executionId"], seconds)) is not None:
             return reply.marked(waited)
     return reply.response()
 
 
-def _start(call: Call, cursor: Cursor | None, places: Places, body: Any) -> Reply:
+def _start(call: Call, cursor: Cursor | None, places: Places, body: Any, *, rings: bool) -> Reply:
     read = validated(ExecuteBody, body)
     _check_grant(call)
     front = call.api.orchestration
@@ -101,7 +101,8 @@ def _start(call: Call, cursor: Cursor | None, places: Places, body: Any) -> Repl
         places.give_back()  # nothing was started
         return _existing(call, run)
     started = StartedAnswer(execution_id=run, correlation_id=new.correlation_id)
-    return Reply(202, started.model_dump_json(by_alias=True).encode(), front.started)
+    answered = started.model_dump_json(by_alias=True).encode()
+    return Reply(202, answered, front.started) if rings else Reply(202, answered)
 
 
 def _existing(call: Call, execution_id: str) -> Reply:
@@ -128,7 +129,10 @@ def _check_grant(call: Call) -> None:
 
 def _await(call: Call, execution_id: str, seconds: int) -> Response | None:
     with call.api.waiting.place() as placed:
-        if not placed or not _ends_within(call, execution_id, seconds):
+        if not placed:
+            call.api.orchestration.started()
+            return None
+        if not _ends_within(call, execution_id, seconds):
             return None
     response = _shown(call, execution_id)
     response.headers["Preference-Applied"] = f"wait={seconds}"
@@ -136,12 +140,15 @@ def _await(call: Call, execution_id: str, seconds: int) -> Response | None:
 
 
 def _ends_within(call: Call, execution_id: str, seconds: int) -> bool:
-    began = time.monotonic()
+    began, rung = time.monotonic(), False
     with call.api.endings.expected(execution_id) as ended:
         while (waited := time.monotonic() - began) < seconds:
             # In proportion to what was waited: the answer is late by an eighth at most, however long the run.
-            ended.wait(min(max(_FIRST_LOOK, waited / 8), _LONGEST_PAUSE, seconds - waited))
+            told = ended.wait(min(max(_FIRST_LOOK, waited / 8), _LONGEST_PAUSE, seconds - waited))
             ended.clear()  # before the look: what comes after it ends the next pause
+            if not told and not rung:  # only now: the workers have been told, and a bell costs as much as a quick run
+                call.api.orchestration.started()
+                rung = True
             if _has_ended(call, execution_id):
                 return True
     return _has_ended(call, execution_id)

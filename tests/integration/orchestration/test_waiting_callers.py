@@ -45,6 +45,13 @@ def listeners(database: Database) -> int:
         return int(cursor.fetchone()[0])  # type: ignore[index]
 
 
+def rung(api: ApiClient, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The bells that are rung from now on."""
+    rings: list[str] = []
+    monkeypatch.setattr(api.context.orchestration._ringer, "ring", rings.append)
+    return rings
+
+
 def execute(api: ApiClient, **headers: str) -> Any:
     return api.post("/orchestration/execute", {"workflowName": "w"}, **headers)
 
@@ -65,11 +72,29 @@ def test_a_run_that_somebody_waits_for_needs_no_bell_and_its_end_no_looking(
 
     runs_status = runs.status
     monkeypatch.setattr(executions.runs, "status", counted)
+    rings = rung(api, monkeypatch)
     monkeypatch.setattr(executions, "_FIRST_LOOK", 120.0)
     monkeypatch.setattr(executions, "_LONGEST_PAUSE", 120.0)
     done = execute(api, Prefer="wait=20")
     assert (done.status_code, done.json["output"]) == (200, {"x": 1})
     assert looks == [done.json["id"]], "one look, when it was told"
+    assert rings == []
+
+
+def test_a_bell_is_rung_for_a_run_that_has_not_ended_at_the_first_look(
+    api: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workflow = {"name": "w", "version": "1.0.0", "definition": DEFINITION}
+    assert api.post("/orchestration/workflows", workflow).status_code == 201
+    rings = rung(api, monkeypatch)
+    assert execute(api, Prefer="wait=1").status_code == 202, "there is no worker"
+    assert rings == ["orchestration"]
+    assert execute(api).status_code == 202
+    assert execute(api, Prefer="wait=0").status_code == 202
+    with monkeypatch.context() as full:
+        full.setattr(api.context.waiting, "_places", None)  # as with all of them taken
+        assert execute(api, Prefer="wait=1").status_code == 202
+    assert rings == ["orchestration"] * 4
 
 
 def test_a_caller_that_nobody_tells_looks_by_itself(
