@@ -74,7 +74,7 @@ def _accept_one(call: Call, cursor: Cursor | None, places: Places, read: Read) -
     if cursor is None:
         outcome = bus.send(new, sender.client, sender.known)
     else:
-        new = bus.routed(new, sender.client)
+        bus.route(new, sender.client)
         (outcome,) = bus.publish_in(cursor, [new], sender.known)
     if outcome.outcome == "conflict":
         raise _taken(new)

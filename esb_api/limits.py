@@ -11,6 +11,7 @@ __all__ = ["RateLimit", "add_headers"]
 
 def add_headers(response: Response, limits: RateLimit) -> None:
     """Say in `response` how much of the quota is left, and for how long (seconds)."""
-    response.headers["RateLimit-Limit"] = str(limits.limit)
-    response.headers["RateLimit-Remaining"] = str(limits.remaining)
-    response.headers["RateLimit-Reset"] = str(limits.reset)
+    add = response.headers.add  # which does not look for those that are there already
+    add("RateLimit-Limit", str(limits.limit))
+    add("RateLimit-Remaining", str(limits.remaining))
+    add("RateLimit-Reset", str(limits.reset))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -45,9 +45,12 @@ RENEWAL: Final = 0.025
 OPERATOR = "operator"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NewMessage:
-    """A message that was found good, to be accepted. `headers` and `payload` are JSON text."""
+    """A message that was found good, to be accepted. `headers` and `payload` are JSON text.
+
+    Not frozen: that would triple what making one costs, and one is made for each message.
+    """
 
     source: str
     message_type: str
@@ -108,27 +111,29 @@ class Bus:
         self.router.close()
         self.ringer.close()
 
-    def routed(self, new: NewMessage, client: Client | None) -> NewMessage:
-        """The same message, routed already if that takes no more than a match: see routing.direct.
+    def route(self, new: NewMessage, client: Client | None) -> None:
+        """Give the message its deliveries already, if that takes no more than a match: see routing.direct.
 
         What is known of its sender must be among what `publish` is told.
         """
+        new.deliveries = new.matched = None
         if client is None or new.waits_for_routing:
-            return new
-        message_id, now = new_id(), datetime.now(UTC)
-        found = self.router.deliveries(_as_json(new, message_id, now), client, now)
-        return new if found is None else replace(new, id=message_id, deliveries=found.rows, matched=found.matched)
+            return
+        new.id, now = new_id(), datetime.now(UTC)
+        found = self.router.deliveries(_as_json(new, new.id, now), client, now)
+        if found is not None:
+            new.deliveries, new.matched = found.rows, found.matched
 
     def send(self, new: NewMessage, client: Client | None, known: Known | None) -> Accepted:
         """Accept a message of `client`, routed at once if that takes no more than a match. Raises as `publish`."""
-        message = self.routed(new, client)
-        outcome = self._accept(self._row(0, message, known) | {"again": message.deliveries is not None})
+        self.route(new, client)
+        outcome = self._accept(self._row(0, new, known) | {"again": new.deliveries is not None})
         if outcome.outcome == messages.MOVED:
             # Cheaper than to wake the routing pool. Once: if routes have changed yet again, it goes by way of the pool.
             self.router.renewed(RENEWAL)
-            message = self.routed(new, client)
-            outcome = self._accept(self._row(0, message, known))
-        self.committed([message], [outcome])
+            self.route(new, client)
+            outcome = self._accept(self._row(0, new, known))
+        self.committed([new], [outcome])
         return outcome
 
     def publish(self, new: Sequence[NewMessage], known: Known | None) -> list[Accepted]:

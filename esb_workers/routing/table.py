@@ -29,10 +29,11 @@ class Match(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """Routes to ask, in order."""
+    """Routes to ask of a message, in order; `event` is that message made ready for their conditions."""
 
     plain: list[Route]
     default: list[Route]
+    event: Message
 
 
 class RoutingTable:
@@ -81,15 +82,15 @@ class RoutingTable:
     def candidates(self, message: Message) -> Candidates:
         """The routes worth asking whether they take `message`; no other would."""
         event = ready(message)
-        return Candidates(self._plain.candidates(event), self._default.candidates(event))
+        return Candidates(self._plain.candidates(event), self._default.candidates(event), event)
 
     def match_among(self, candidates: Candidates, message: Message, now: datetime) -> list[Match]:
         """The same, of the candidates for `message`."""
         if not candidates.plain and not candidates.default:
             return []
-        variables, event = matching.variables_of(message, now), ready(message)
-        taken = list(self._take(candidates.plain, event, variables))
-        return taken or list(self._take(candidates.default, event, variables))
+        variables = matching.variables_of(message, now)
+        taken = list(self._take(candidates.plain, candidates.event, variables))
+        return taken or list(self._take(candidates.default, candidates.event, variables))
 
     def explain(self, message: Message, now: datetime) -> list[dict[str, Any]]:
         """What each route would do with `message`, in order, and which of its clauses said no."""

@@ -70,7 +70,8 @@ def send(bus: Bus, client_id: str | None, payload: Any = 1, **fields: Any) -> st
     """Send a message at a moment when the front door has taken in every change."""
     bus.router.renew()
     new = message_of(client_id, payload, **fields)
-    (outcome,) = bus.publish([bus.routed(new, client(bus.database, client_id))], present(bus.database))
+    bus.route(new, client(bus.database, client_id))
+    (outcome,) = bus.publish([new], present(bus.database))
     return outcome.id
 
 
@@ -144,7 +145,8 @@ def test_what_was_matched_with_routes_that_have_changed_is_routed_anew_by_the_po
 ) -> None:
     add_route(database, "r", pattern="order.*", destinations=["billing"])
     bus.router.renew()
-    new = bus.routed(message_of(client_id), client(database, client_id))
+    new = message_of(client_id)
+    bus.route(new, client(database, client_id))
     assert new.deliveries
     add_route(database, "r2", pattern="order.*", destinations=["audit"])
     (outcome,) = bus.publish([new], present(database))
@@ -184,7 +186,9 @@ def test_a_change_is_taken_in_by_itself_once_a_message_has_met_it(
     sender = client(database, client_id)
 
     def routed_at_accept() -> bool:
-        (outcome,) = bus.publish([bus.routed(message_of(client_id), sender)], present(database))
+        new = message_of(client_id)
+        bus.route(new, sender)
+        (outcome,) = bus.publish([new], present(database))
         return outcome.direct and len(jobs_of(database, outcome.id)) == 2
 
     eventually(routed_at_accept)
@@ -195,8 +199,15 @@ def test_the_first_message_does_not_wait_until_all_routes_are_read(
 ) -> None:
     add_route(database, "r", pattern="order.*", destinations=["billing"])
     sender = client(database, client_id)
-    assert bus.routed(message_of(client_id), sender).deliveries is None
-    eventually(lambda: bus.routed(message_of(client_id), sender).deliveries)
+    new = message_of(client_id)
+    bus.route(new, sender)
+    assert new.deliveries is None
+
+    def routed() -> object:
+        bus.route(new, sender)
+        return new.deliveries
+
+    eventually(routed)
 
 
 def test_a_change_of_many_routes_is_seen_whole_or_not_at_all(database: Database, bus: Bus, client_id: str) -> None:
