@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from esb_workers.errors import Unavailable
 from esb_workers.queues import POOL_IDS
-from esb_workers.store import counters, figures, unroutable
+from esb_workers.store import counters, figures, step_queues, unroutable
 from esb_workers.store.engine import Database
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -119,15 +119,17 @@ class _WorkCollector(Collector):
                 )  # fmt: skip
                 counts = counters.all_of(cursor)
                 stranded = unroutable.count(cursor)
+                steps, depths = step_queues.all_of(cursor), step_queues.depths(cursor)
         except Unavailable:
             yield GaugeMetricFamily("esb_database_up", "Whether the database answers.", 0)
             return
         yield GaugeMetricFamily("esb_database_up", "Whether the database answers.", 1)
-        names = {number: name for name, number in POOL_IDS.items()}
-        depth = {names[row.pool]: float(row.due) for row in queues}
-        age = {names[row.pool]: row.oldest_due_age_ms / 1000 for row in queues}
-        flight = {names[row.pool]: float(row.in_flight) for row in queues}
-        workers = {names[row.pool]: float(row.workers) for row in queues}
+        names = {number: str(name) for name, number in POOL_IDS.items()} | {queue.pool: queue.bell for queue in steps}
+        waiting = {names[row.pool]: row for row in queues} | {step_queues.bell(row.name): row for row in depths}
+        depth = {name: float(row.due) for name, row in waiting.items()}
+        age = {name: row.oldest_due_age_ms / 1000 for name, row in waiting.items()}
+        flight = {name: float(row.in_flight) for name, row in waiting.items()}
+        workers = {name: float(row.workers) for name, row in waiting.items()}
         yield _family("esb_queue_depth", "Rows due and not held.", "pool", depth)
         yield _family("esb_queue_oldest_due_age_seconds", "Age of the oldest due row.", "pool", age)
         yield _family("esb_queue_in_flight", "Rows that a worker holds.", "pool", flight)

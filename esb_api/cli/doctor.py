@@ -15,7 +15,7 @@ from esb_workers.errors import EsbError
 from esb_workers.node.addresses import Addresses
 from esb_workers.queues import POOL_IDS, POOLS, PoolName
 from esb_workers.settings import Settings
-from esb_workers.store import diagnosis, jobs, migrate, workers
+from esb_workers.store import diagnosis, jobs, migrate, step_queues, workers
 from esb_workers.store.engine import Database
 
 Verdict = Literal["ok", "warning", "failed"]
@@ -166,11 +166,16 @@ def _workers(database: Database) -> Iterator[Finding]:
 
 def _queues(database: Database) -> Iterator[Finding]:
     with database.cursor() as cursor:
-        figures = jobs.figures(cursor)
+        figures, steps = jobs.figures(cursor), step_queues.depths(cursor)
     for queue in figures:
         pool = next(name for name, number in POOL_IDS.items() if number == queue.pool)
-        found = f"{pool}: {queue.due} due, the oldest for {queue.oldest_due_age_ms / 1000:.1f} s"
-        if queue.oldest_due_age_ms > _LATE_MS:
-            yield Finding("queue", "warning", found, f"more `esb worker {pool}`, or a look into its log")
-        else:
-            yield Finding("queue", "ok", found)
+        yield _queue(pool, queue.due, queue.oldest_due_age_ms, f"more `esb worker {pool}`, or a look into its log")
+    for depth in steps:
+        worker = f"`esb worker orchestration --queue {depth.name}`"
+        advice = f"more {worker}, or a look into its log" if depth.workers else f"nobody works for it: start {worker}"
+        yield _queue(step_queues.bell(depth.name), depth.due, depth.oldest_due_age_ms, advice)
+
+
+def _queue(name: str, due: int, oldest_ms: int, advice: str) -> Finding:
+    found = f"{name}: {due} due, the oldest for {oldest_ms / 1000:.1f} s"
+    return Finding("queue", "warning", found, advice) if oldest_ms > _LATE_MS else Finding("queue", "ok", found)

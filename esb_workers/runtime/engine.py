@@ -27,7 +27,7 @@ from esb_workers.queues import POOL_IDS, PoolName
 from esb_workers.runtime.pace import Pace
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
-from esb_workers.store import counters, jobs, workers
+from esb_workers.store import counters, jobs, step_queues, workers
 from esb_workers.store.engine import Cursor, Database
 from esb_workers.store.jobs import Claim, Held, Key
 from esb_workers.store.step_queues import StepQueue
@@ -363,8 +363,12 @@ class Engine(ABC):
                 jobs.promote(cursor, jobs.poison(cursor))
                 jobs.promote(cursor, jobs.expire(cursor))
                 jobs.promote_all(cursor)
-        for pool in {p for p in POOL_IDS if any(POOL_IDS[p] == n for _, n in swept)}:
-            self.ringer.ring(pool)
+            taken = {pool for _, pool in swept}
+            bells: list[str] = [name for name, number in POOL_IDS.items() if number in taken]
+            if taken - set(POOL_IDS.values()):
+                bells += [queue.bell for queue in step_queues.all_of(cursor) if queue.pool in taken]
+        for name in bells:
+            self.ringer.ring(name)
         self._poked.set()
 
     def _give_back(self, cursor: Cursor) -> list[tuple[str, int]]:

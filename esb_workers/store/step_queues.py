@@ -51,6 +51,12 @@ def named(cursor: Cursor, name: str) -> StepQueue | None:
     return StepQueue(*row) if row else None
 
 
+def all_of(cursor: Cursor) -> list[StepQueue]:
+    """Every queue there has been."""
+    cursor.execute("select name, pool from step_queue order by name")
+    return [StepQueue(*row) for row in cursor.fetchall()]
+
+
 def types(cursor: Cursor) -> list[tuple[str, str, str]]:
     """(name, queue, JSON text of its schema) of every announced type."""
     cursor.execute("select name, queue, schema from step_type order by name")

@@ -14,11 +14,11 @@ from typing import Any
 from esb_workers import drill, logs
 from esb_workers.app import make_celery
 from esb_workers.errors import SettingsError, Unavailable, WorkerDeclaredDead
-from esb_workers.queues import POOL_IDS, POOLS, PoolName
+from esb_workers.queues import POOL_IDS, POOLS
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
 from esb_workers.store import bulk as bulk_store
-from esb_workers.store import circuits, idempotency, jobs, lanes, migrate, retention, workers
+from esb_workers.store import circuits, idempotency, jobs, lanes, migrate, retention, step_queues, workers
 from esb_workers.store.engine import Cursor, Database
 from esb_workers.upkeep import bulk, replays
 
@@ -114,11 +114,14 @@ class Scheduler:
 
     def tick(self) -> None:
         """Timers, lost leases, expiry, stranded keys, replays; rings the pools that have got work by it."""
-        rung: set[PoolName] = set()
+        rung: set[str] = set()
         with self._database.cursor() as cursor:
             swept = {pool for _, pool in jobs.sweep(cursor, self._settings.lease_seconds)}
             rung.update(pool for pool in POOLS if POOL_IDS[pool] in swept)
             rung.update(pool for pool in POOLS if jobs.due(cursor, POOL_IDS[pool]))
+            for queue in step_queues.all_of(cursor):
+                if jobs.due(cursor, queue.pool) or queue.pool in swept:
+                    rung.add(queue.bell)
             lanes.caught_up(cursor)
             if self._unblock(cursor):
                 rung.update(("routing", "delivery"))
