@@ -1,8 +1,9 @@
 """`python -m bench changing`: what changes of routes under load cost the messages that are accepted meanwhile.
 
-200 messages/s by one route of 300, first while nothing is changed, then while that very route is given another
-destination ten times a second; both several times in turn. Where each message arrives tells which change it was routed
-by: one that was posted after the answer of a change and went where it had led before that is late. Times in milliseconds.
+200 messages/s by one route of 300: a few seconds while nothing is changed, then a few while that very route is given
+another destination ten times a second, and so on in turn, so that whatever else the machine does falls on both alike.
+Where each message arrives tells which change it was routed by: one that was posted after the answer of a change and went
+where it had led before that is late. Times in milliseconds.
 """
 
 from __future__ import annotations
@@ -23,23 +24,58 @@ ROUTES: Final = 300
 RATE: Final = 200  # messages a second
 CHANGES: Final = 10  # a second
 CONNECTIONS: Final = 16
-SECONDS: Final = 10
-ROUNDS: Final = 3
+SECONDS: Final = 4  # each time
+ROUNDS: Final = 10
 #: Destinations of the route, one after the other. A message that is on its way for half a turn could not be told apart.
 PLACES: Final = 40
 
 
+class _Figures:
+    """What was measured of all times of one kind."""
+
+    def __init__(self) -> None:
+        self.accept: list[float] = []
+        self.arrival: list[float] = []
+        self.cpu: dict[str, float] = {}
+        self.refused = 0
+
+    def add(self, sent: Sent, arrivals: dict[int, float], used: dict[str, float]) -> None:
+        self.accept += [(sent.answered[n] - at) * 1000 for n, at in sent.posted.items()]
+        self.arrival += [(at - sent.posted[n]) * 1000 for n, at in arrivals.items()]
+        self.refused += len(sent.refused)
+        for role, spent in used.items():
+            self.cpu[role] = self.cpu.get(role, 0.0) + spent
+
+    def shown(self) -> dict[str, Any]:
+        # Other than times, CPU does not depend on what else the machine does.
+        cpu = {role: round(1e6 * spent / len(self.accept)) for role, spent in self.cpu.items()}
+        return {
+            "accept": _spread(self.accept),
+            "arrival": _spread(self.arrival),
+            "refused": self.refused,
+            "cpu_us_per_message": {role: us for role, us in sorted(cpu.items(), key=lambda item: -item[1]) if us > 5},
+        }
+
+
 def run() -> dict[str, Any]:
+    unchanged, changed, late = _Figures(), _Figures(), 0
     with tempfile.TemporaryDirectory(prefix="esb-bench-") as folder, machines.sink(Path(folder)) as port:
         with machines.bus(Path(folder), port, ROUTES) as machine:
             route = _Route(machine, port)
-            _load(machine, port, 2)  # warm: caches, connections, compiled code
-            _changed(machine, port, route, 2)
-            quiet, changed = [], []
+            for figures in (_Figures(), _Figures()):  # warm: caches, connections, compiled code
+                _load(machine, port, route, figures)
             for _ in range(ROUNDS):
-                quiet.append(_unchanged(machine, port, SECONDS))
-                changed.append(_changed(machine, port, route, SECONDS))
-    return {"routes": ROUTES, "messages_per_s": RATE, "unchanged": quiet, "changes_per_s": CHANGES, "changed": changed}
+                _load(machine, port, None, unchanged)
+                late += _load(machine, port, route, changed)
+    return {
+        "routes": ROUTES,
+        "messages_per_s": RATE,
+        "changes_per_s": CHANGES,
+        "unchanged": unchanged.shown(),
+        "changed": changed.shown(),
+        "change": _spread(route.took),
+        "late": late,
+    }
 
 
 class _Route:
@@ -77,47 +113,22 @@ class _Route:
         return (place - in_force) % PLACES >= PLACES / 2
 
 
-def _unchanged(machine: Machine, sink_port: int, seconds: int) -> dict[str, Any]:
-    before = machine.cpu_seconds()
-    sent, _ = _load(machine, sink_port, seconds)
-    return _accepted(sent) | _used(machine, before)
-
-
-def _used(machine: Machine, before: dict[str, float]) -> dict[str, Any]:
-    """CPU milliseconds so far, by process: other than times, it does not depend on what else the machine does."""
-    used = {role: round(1000 * (after - before.get(role, 0.0))) for role, after in machine.cpu_seconds().items()}
-    return {"cpu_ms": {role: spent for role, spent in sorted(used.items(), key=lambda item: -item[1]) if spent}}
-
-
-def _load(machine: Machine, sink_port: int, seconds: int) -> tuple[Sent, dict[str, Any]]:
+def _load(machine: Machine, sink_port: int, route: _Route | None, figures: _Figures) -> int:
+    """Send for a while, and keep changing `route` if there is one; how many messages were late."""
     call(sink_port, "DELETE", "/")
-    count = RATE * seconds
+    count, before = RATE * SECONDS, machine.cpu_seconds()
+    changer = threading.Thread(target=lambda: route.keep_changing(SECONDS) if route else None)
+    changer.start()
     sent = send(machine.target, range(count), CONNECTIONS, RATE)
+    changer.join()
     count -= len(sent.refused)
     until(lambda: int(call(sink_port, "GET", "/count")[1]) >= count, 60, f"the arrival of {count} messages")
-    return sent, call(sink_port, "GET", "/figures")[1]
-
-
-def _changed(machine: Machine, sink_port: int, route: _Route, seconds: int) -> dict[str, Any]:
-    before, cpu = len(route.took), machine.cpu_seconds()
-    changer = threading.Thread(target=route.keep_changing, args=(seconds,))
-    changer.start()
-    sent, figures = _load(machine, sink_port, seconds)
-    changer.join()
-    arrivals = {int(n): float(at) for n, at in figures["arrivals"].items()}
-    late = sum(route.is_late(sent.posted[int(n)], int(path.split("/")[1])) for n, path in figures["paths"].items())
-    return {
-        **_accepted(sent),
-        **_used(machine, cpu),
-        "arrival": _spread([(arrivals[n] - sent.posted[n]) * 1000 for n in arrivals]),
-        "change": _spread(route.took[before:]),
-        "late": late,
-    }
-
-
-def _accepted(sent: Sent) -> dict[str, Any]:
-    accepts = _spread([(sent.answered[n] - at) * 1000 for n, at in sent.posted.items()])
-    return {"accept": accepts, "refused": len(sent.refused)}
+    used = {role: after - before.get(role, 0.0) for role, after in machine.cpu_seconds().items()}
+    found = call(sink_port, "GET", "/figures")[1]
+    figures.add(sent, {int(n): float(at) for n, at in found["arrivals"].items()}, used)
+    if route is None:
+        return 0
+    return sum(route.is_late(sent.posted[int(n)], int(path.split("/")[1])) for n, path in found["paths"].items())
 
 
 def _spread(times: Sequence[float]) -> dict[str, float]:

@@ -4,48 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.bus import RunningBus, wait_until
 from tests.support.receiver import Hit, Receiver, Reply
-
-WORKFLOW: dict[str, Any] = {
-    "name": "user-onboarding",
-    "version": "1.0.0",
-    "description": "Complete user onboarding process",
-    "definition": {
-        "steps": [
-            {
-                "id": "create-user",
-                "name": "Create User Account",
-                "type": "service_call",
-                "config": {
-                    "serviceName": "user-service",
-                    "method": "createUser",
-                    "payload": {"email": "${email}", "name": "${name}"},
-                },
-                "onSuccess": "send-welcome-email",
-            },
-            {
-                "id": "send-welcome-email",
-                "name": "Send Welcome Email",
-                "type": "service_call",
-                "config": {
-                    "serviceName": "email-service",
-                    "method": "sendWelcomeEmail",
-                    "payload": {"userId": "${userId}", "email": "${email}"},
-                },
-            },
-        ],
-        "variables": {},
-        "errorHandling": {
-            "retryPolicy": {"maxRetries": 3, "backoffStrategy": "exponential", "initialDelay": 1000, "maxDelay": 10000},
-            "onError": "log-error",
-        },
-    },
-}
+from tests.support.specification import USER_ONBOARDING
 
 
 class Story:
@@ -142,7 +106,7 @@ def test_create_and_execute_the_onboarding_workflow_with_a_retry_in_it(story: St
 
     story.users.answer = user_service
     story.mail.answer = lambda hit: Reply(next(failures, 200))
-    workflow = story.bus.create("/orchestration/workflows", WORKFLOW)
+    workflow = story.bus.create("/orchestration/workflows", USER_ONBOARDING)
     context = {"email": "user@example.com", "name": "John Doe"}
     started = story.bus.post("/orchestration/execute", {"workflowId": workflow["id"], "initialContext": context})
     assert started.status == 202 and started.body["status"] == "pending"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import threading
 from datetime import UTC, datetime, timedelta
@@ -17,35 +16,7 @@ from esb_workers.store.engine import Database
 from tests.support.api import ApiClient
 from tests.support.engines import Engines
 from tests.support.receiver import Receiver, Reply
-
-MESSAGE: dict[str, Any] = {
-    "source": "api-gateway",
-    "messageType": "user.created",
-    "payload": {"userId": "123", "email": "user@example.com"},
-    "headers": {"eventType": "user.created"},
-}
-
-
-def client_of(api: ApiClient, **fields: Any) -> tuple[dict[str, Any], ApiClient]:
-    made = api.post("/clients", {"name": "app", "allowedServices": ["*"]} | fields)
-    assert made.status_code == 201, made.json
-    return made.json, api.with_key(made.json["apiKey"])
-
-
-def send(api: ApiClient, **fields: Any) -> dict[str, Any]:
-    response = api.post("/routing/send", MESSAGE | fields)
-    assert response.status_code == 202, response.json
-    return response.json
-
-
-def logged(api: ApiClient) -> list[dict[str, Any]]:
-    return api.get("/routing/logs").json["items"]
-
-
-def events(api: ApiClient, body: bytes, **headers: str) -> TestResponse:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return api.app.test_client().post("/routing/events", data=body, headers={"X-API-Key": api._key or "", **named})
-
+from tests.support.sending import MESSAGE, client_of, events, logged, send
 
 # --- one message -----------------------------------------------------------------------------------------
 
@@ -291,139 +262,6 @@ def test_a_quota_counts_what_is_accepted_and_nothing_else(api: ApiClient) -> Non
     assert set(refused.json) == {"type", "title", "status", "detail", "code", "requestId"}
     assert 0 < int(refused.headers["Retry-After"]) <= 86400
     assert refused.headers["RateLimit-Remaining"] == "0"
-
-
-# --- batches ---------------------------------------------------------------------------------------------
-
-
-def test_a_bad_message_never_sinks_the_others(api: ApiClient) -> None:
-    send(api, messageId="taken")
-    batch = [
-        MESSAGE | {"messageId": "a"},
-        {"bad": 1},
-        MESSAGE | {"messageId": "taken", "payload": 2},
-        5,
-        MESSAGE | {"messageId": "a"},
-    ]
-    response = api.post("/routing/send/batch", {"messages": batch})
-    assert response.status_code == 202, response.json
-    items = response.json["items"]
-    assert [item["index"] for item in items] == [0, 1, 2, 3, 4]
-    assert items[0]["messageId"] == items[4]["messageId"] == "a"
-    assert items[0]["id"] == items[4]["id"]
-    assert items[1]["error"]["status"] == 422
-    assert {fault["path"] for fault in items[1]["error"]["errors"]} >= {"source", "bad"}
-    assert (items[2]["error"]["status"], items[2]["error"]["code"]) == (409, "message_id_conflict")
-    assert items[3]["error"]["code"] == "invalid"
-    assert len(logged(api)) == 2
-
-
-def test_a_batch_of_bad_messages_is_still_202_and_too_many_are_413(api: ApiClient) -> None:
-    assert api.post("/routing/send/batch", {"messages": [1, 2]}).status_code == 202
-    assert api.post("/routing/send/batch", {"messages": []}).json == {"items": []}
-    over = api.post("/routing/send/batch", {"messages": [MESSAGE] * 1001})
-    assert (over.status_code, over.json["code"]) == (413, "batch_too_large")
-    assert logged(api) == []
-    assert api.post("/routing/send/batch", {"messages": 1}).status_code == 422
-    assert api.post("/routing/send/batch", {"messages": [], "x": 1}).status_code == 422
-
-
-def test_a_thousand_messages_fit_one_batch_and_keep_their_order(api: ApiClient, database: Database) -> None:
-    items = api.post("/routing/send/batch", {"messages": [MESSAGE | {"payload": n} for n in range(1000)]}).json["items"]
-    with database.cursor() as cursor:
-        cursor.execute("select id from job where pool = 1 order by seq")
-        assert [row[0] for row in cursor.fetchall()] == [item["id"] for item in items]
-
-
-def test_grants_hold_for_each_message_of_a_batch(api: ApiClient) -> None:
-    _, client = client_of(api, allowedMessageTypes=["order.#"])
-    items = client.post("/routing/send/batch", {"messages": [MESSAGE, MESSAGE | {"messageType": "order.a"}]}).json[
-        "items"
-    ]
-    assert items[0]["error"]["code"] == "message_type_forbidden"
-    assert "messageId" in items[1]
-
-
-# --- CloudEvents -----------------------------------------------------------------------------------------
-
-BINARY = {
-    "ce_specversion": "1.0",
-    "ce_id": "e-1",
-    "ce_source": "/shop/1",
-    "ce_type": "order.placed",
-    "ce_subject": "o%2017",
-    "Content_Type": "application/json",
-}
-STRUCTURED = {
-    "specversion": "1.0",
-    "id": "e-2",
-    "source": "/shop/1",
-    "type": "order.placed",
-    "data": {"n": 1},
-    "tenant": "t",
-}
-
-
-def test_a_binary_event_is_a_message(api: ApiClient) -> None:
-    response = events(api, b'{"n": 1}', **BINARY)
-    assert response.status_code == 202, response.json
-    assert response.json["messageId"] == "e-1"
-    shown = api.get("/routing/messages/e-1").json
-    assert (shown["source"], shown["messageType"], shown["payload"]) == ("/shop/1", "order.placed", {"n": 1})
-    assert shown["headers"] == {"subject": "o 17"}
-
-
-def test_a_structured_event_is_a_message(api: ApiClient) -> None:
-    response = events(api, json.dumps(STRUCTURED).encode(), Content_Type="application/cloudevents+json")
-    assert response.status_code == 202, response.json
-    shown = api.get("/routing/messages/e-2").json
-    assert (shown["payload"], shown["headers"]) == ({"n": 1}, {"tenant": "t"})
-
-
-def test_data_that_is_no_json_is_carried_as_base64(api: ApiClient) -> None:
-    events(api, b"<a/>", **{**BINARY, "Content_Type": "text/xml"})
-    wanted = {"contentType": "text/xml", "base64": base64.b64encode(b"<a/>").decode()}
-    assert api.get("/routing/messages/e-1").json["payload"] == wanted
-
-
-def test_an_event_is_known_by_source_and_id(api: ApiClient) -> None:
-    first = events(api, b"1", **BINARY).json
-    assert events(api, b"1", **BINARY).json == first
-    assert events(api, b"2", **BINARY).status_code == 409
-    other = events(api, b"2", **{**BINARY, "ce_source": "/shop/2"})
-    assert (other.status_code, other.json["id"] != first["id"]) == (202, True)
-    send(api, messageId="e-1")
-
-
-def test_a_batch_of_events_is_answered_one_by_one(api: ApiClient) -> None:
-    batch = [STRUCTURED, STRUCTURED | {"id": "e-3", "type": "bad type"}, {"id": "e-4"}]
-    response = events(api, json.dumps(batch).encode(), Content_Type="application/cloudevents-batch+json")
-    assert response.status_code == 202, response.json
-    items = response.json["items"]
-    assert items[0]["messageId"] == "e-2"
-    assert items[1]["error"]["errors"][0]["path"] == "type"
-    assert items[2]["error"]["status"] == 422
-
-
-@pytest.mark.parametrize(
-    ("headers", "body", "status"),
-    [
-        ({"ce_id": None}, b"1", 422),
-        ({"ce_specversion": "2.0"}, b"1", 422),
-        ({"ce_type": "has space"}, b"1", 422),
-        ({}, b"{", 400),
-        ({"Content_Type": "application/cloudevents+avro"}, b"1", 415),
-    ],
-)
-def test_a_bad_event_is_refused(api: ApiClient, headers: dict[str, str | None], body: bytes, status: int) -> None:
-    merged = {name: value for name, value in (BINARY | headers).items() if value is not None}
-    assert events(api, body, **merged).status_code == status
-
-
-def test_an_event_under_an_idempotency_key_is_told_apart_by_its_attributes(api: ApiClient) -> None:
-    assert events(api, b"1", **BINARY, Idempotency_Key="k").status_code == 202
-    assert events(api, b"1", **BINARY, Idempotency_Key="k").headers["Idempotency-Replayed"] == "true"
-    assert events(api, b"1", **{**BINARY, "ce_id": "e-9"}, Idempotency_Key="k").status_code == 422
 
 
 # --- waiting ---------------------------------------------------------------------------------------------

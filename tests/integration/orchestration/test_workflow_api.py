@@ -11,47 +11,7 @@ from esb_workers.orchestration.tasks import StrandEngine
 from tests.support.api import ApiClient
 from tests.support.receiver import Receiver, Reply
 from tests.support.runs import SLEEPER, Eventually, define, ended, execute, register, run_of
-
-USER_ONBOARDING: dict[str, Any] = {
-    "name": "user-onboarding",
-    "version": "1.0.0",
-    "description": "Complete user onboarding process",
-    "definition": {
-        "steps": [
-            {
-                "id": "create-user",
-                "name": "Create User Account",
-                "type": "service_call",
-                "config": {
-                    "serviceName": "user-service",
-                    "method": "createUser",
-                    "payload": {"email": "${email}", "name": "${name}"},
-                },
-                "onSuccess": "send-welcome-email",
-            },
-            {
-                "id": "send-welcome-email",
-                "name": "Send Welcome Email",
-                "type": "service_call",
-                "config": {
-                    "serviceName": "email-service",
-                    "method": "sendWelcomeEmail",
-                    "payload": {"userId": "${userId}", "email": "${email}"},
-                },
-            },
-        ],
-        "variables": {},
-        "errorHandling": {
-            "retryPolicy": {
-                "maxRetries": 3,
-                "backoffStrategy": "exponential",
-                "initialDelay": 1000,
-                "maxDelay": 10000,
-            },
-            "onError": "log-error",
-        },
-    },
-}
+from tests.support.specification import USER_ONBOARDING
 
 
 def test_the_specifications_workflow_runs_though_its_services_fail_twice_first(
