@@ -130,7 +130,7 @@ class Bus:
         outcome = self._accept(self._row(0, new, known) | {"again": new.deliveries is not None})
         if outcome.outcome == messages.MOVED:
             # Cheaper than to wake the routing pool. Once: if routes have changed yet again, it goes by way of the pool.
-            self.router.renewed(RENEWAL)
+            self.router.renewed(new.matched, RENEWAL)
             self.route(new, client)
             outcome = self._accept(self._row(0, new, known))
         self.committed([new], [outcome])

@@ -119,9 +119,13 @@ class DirectRouter:
         """Have it done by a thread of its own. Never blocks, never raises."""
         self._renewer.ask()
 
-    def renewed(self, seconds: float) -> None:
-        """Have it done, together with whoever asks now, and wait for that; so many seconds at most."""
-        self._renewer.wait(seconds)
+    def renewed(self, matched: Known | None, seconds: float) -> None:
+        """Wait until more is known than what a message was `matched` with; so many seconds at most.
+
+        Of many that have met the same change, in turn on one thread or at once, the first waits for all.
+        """
+        if self._matched == matched:
+            self._renewer.wait(seconds)
 
     def close(self) -> None:
         """Stop that thread."""

@@ -22,6 +22,8 @@ class Renewer:
         self._changed = threading.Condition()
         #: How often it was asked, and how many of these it has answered.
         self._asked = self._done = 0
+        #: Whether one that is under way has kept somebody waiting for too long: nobody else waits for it.
+        self._late = False
         self._thread: threading.Thread | None = None
         self._stopping = False
 
@@ -37,10 +39,11 @@ class Renewer:
             return self._asked
 
     def wait(self, seconds: float) -> None:
-        """Have it done once from now on, and wait for that, so many seconds at most."""
+        """Have it done once from now on, and wait for that, so many seconds at most; not if another did so in vain."""
         number = self.ask()
         with self._changed:
-            self._changed.wait_for(lambda: self._done >= number, seconds)
+            if not self._late and not self._changed.wait_for(lambda: self._done >= number, seconds):
+                self._late = True
 
     def close(self) -> None:
         """Stop the thread."""
@@ -64,5 +67,5 @@ class Renewer:
             except Exception:
                 log.exception("routes could not be read anew")
             with self._changed:
-                self._done = asked
+                self._done, self._late = asked, False
                 self._changed.notify_all()

@@ -54,9 +54,16 @@ def test_whoever_waits_gets_a_renewal_that_began_after_it_asked(renewer: Renewer
     assert slow.count <= 3, "one for all who asked before it began"
 
 
-def test_nobody_waits_longer_than_it_wants(renewer: Renewer, slow: Slow) -> None:
+def test_one_waits_in_vain_for_all(renewer: Renewer, slow: Slow) -> None:
     renewer.wait(0.01)
     assert slow.begun.acquire(timeout=10)
+    other = threading.Thread(target=renewer.wait, args=(600,))
+    other.start()
+    other.join(10)
+    assert not other.is_alive(), "the first has shown that it takes long"
+    slow.go.release(100)
+    renewer.wait(10)
+    assert slow.count >= 2, "what was asked for meanwhile is done"
 
 
 def test_a_renewal_that_fails_keeps_nobody_waiting_and_is_done_again_when_asked() -> None:
