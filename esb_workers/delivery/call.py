@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from esb_workers.delivery import request as requesting
 from esb_workers.delivery.prepare import Prepared
@@ -18,9 +18,11 @@ from esb_workers.registry.limits import Limits
 from esb_workers.registry.retries import Answered, Failed, Outcome, nearest
 from esb_workers.registry.selection import WORKFLOW
 from esb_workers.store.messages import StoredMessage
-from esb_workers.transport.adapter import MAX_BODY, Response
+from esb_workers.transport.adapter import MAX_BODY, Response, SentRequest
 from esb_workers.transport.errors import CallFailed
-from esb_workers.transport.transports import PULL_SCHEME, Transport, Transports
+from esb_workers.transport.transports import PULL_SCHEME, Transports
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +114,9 @@ class Caller:
     def call(self, prepared: Prepared) -> Result:
         """Try a delivery once. Never raises for what message, registration or the outside world is like."""
         message, payload = prepared.message, prepared.payload
-        if failed := (prepared.claim.cursor or {}).get("failed"):  # already when it was routed
-            return NotCalled(prepared, "dead", failed["class"])
-        if message is None or payload is None:
-            return NotCalled(prepared, "dead", "PayloadGone")
-        if message.expires_at is not None and message.expires_at <= datetime.now(UTC):
-            return NotCalled(prepared, "expired", "expired")
+        if (ended := _ended_before(prepared)) is not None:
+            return ended
+        assert message is not None and payload is not None
         why: NotNow | None = None
         for option in prepared.options:
             if option.service.startswith(WORKFLOW):
@@ -131,7 +130,9 @@ class Caller:
                 if isinstance(chosen, Chosen):
                     transport = self._transport(chosen.instance.scheme)
                     if transport is not None:
-                        called = self._attempt(option, message, option.payload or payload, chosen, transport)
+                        attempt = _Attempt(option, chosen, self._roomy)
+                        found = attempt.make(transport.send)
+                        called = found if isinstance(found, Called) else attempt.answered(found)
                         self._report(called)
                         return called
                     chosen = NotNow(PULL_SCHEME if chosen.instance.scheme == PULL_SCHEME else NO_TRANSPORT)
@@ -140,6 +141,38 @@ class Caller:
                 break  # it is not held, only busy: its turn comes
         assert why is not None
         return NotCalled(prepared, "held", why.reason, why.retry_ms)
+
+    def begin(self, prepared: Prepared) -> Result | Sent | None:
+        """Send the request of a delivery without waiting for its answer; None for what only `call` does.
+
+        That is: a choice of destinations, a workflow, a circuit that is not closed, and what its transport cannot
+        send at once.
+        """
+        if (ended := _ended_before(prepared)) is not None:
+            return ended
+        if "any" in (prepared.claim.cursor or {}) or prepared.service.startswith(WORKFLOW):
+            return None
+        instance = self._chooser.choose_closed(prepared.destination)
+        if instance is None:
+            return None
+        send: Callable[..., SentRequest | None] | None = getattr(self._transport(instance.scheme), "begin", None)
+        if send is None:
+            return None
+        attempt = _Attempt(prepared, Chosen(instance), self._roomy)
+        found = attempt.make(send)
+        if isinstance(found, Called):
+            self._report(found)
+            return found
+        return Sent(self, attempt, found) if found else None
+
+    def end(self, sent: Sent, *, wait: bool) -> Called | None:
+        """What came of what `begin` sent; without `wait`, None unless all of the answer is there."""
+        found = sent.attempt.told(lambda: sent.request.read(wait=wait))
+        if found is None:
+            return None
+        called = found if isinstance(found, Called) else sent.attempt.answered(found)
+        self._report(called)
+        return called
 
     def _start(self, prepared: Prepared, message: StoredMessage, payload: str) -> Begun | NotNow:
         """Start a run. Raises Unavailable."""
@@ -160,25 +193,6 @@ class Caller:
             return nullcontext()
         return self._limits.place(option.destination.name, option.plan.timeout)
 
-    def _attempt(
-        self, prepared: Prepared, message: StoredMessage, payload: str, chosen: Chosen, transport: Transport
-    ) -> Called:
-        started = time.monotonic()
-        try:
-            request = requesting.build(prepared, message, payload, chosen.instance, time.time())
-            timeout = nearest(prepared.plan.timeout, chosen.instance.timeout, default=DEFAULT_TIMEOUT)
-            goes_on = message.reply_to is not None or bool((prepared.claim.cursor or {}).get("slip"))
-            most = self._roomy if goes_on else MAX_BODY
-            response = transport.send(request, timeout=timeout / 1000, max_body=most)
-        except CallFailed as error:
-            outcome = Failed(error.error_class, error.transient)
-            told = f"{error.error_class}: {error.detail}"
-            return Called(prepared, chosen, outcome, _since(started), error=told, resent=error.resent)
-        except EsbError as error:  # of our own making: an expression in the path that fails for this message
-            outcome = Failed(type(error).__name__, transient=False)
-            return Called(prepared, chosen, outcome, _since(started), error=f"{type(error).__name__}: {error.detail}")
-        return _answered(prepared, chosen, response, goes_on=goes_on)
-
     def _report(self, called: Called) -> None:
         outcome = called.outcome
         if isinstance(outcome, Failed) and not outcome.transient:
@@ -188,17 +202,83 @@ class Caller:
         self._chooser.report(called.chosen, ok=not outcome.counts_against_circuit)
 
 
-def _answered(prepared: Prepared, chosen: Chosen, response: Response, *, goes_on: bool) -> Called:
-    return Called(
-        prepared=prepared,
-        chosen=chosen,
-        outcome=Answered(response.status_code, response.headers.get("Retry-After")),
-        duration_ms=round(response.elapsed.total_seconds() * 1000),
-        body=response.content,
-        content_type=response.headers.get("Content-Type"),
-        resent=getattr(response.raw, "resent", False),
-        truncated=goes_on and getattr(response.raw, "truncated", False),
-    )
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A delivery whose request has been sent, and whose answer is still to be read: see `Caller.end`."""
+
+    caller: Caller
+    attempt: _Attempt
+    request: SentRequest
+
+    def fileno(self) -> int:
+        """What is readable when an answer comes."""
+        return self.request.fileno()
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One request to one instance, and what is made of how that ends."""
+
+    prepared: Prepared
+    chosen: Chosen
+    roomy: int
+    started: float = field(default_factory=time.monotonic)
+
+    def make(self, send: Callable[..., T]) -> T | Called:
+        """Build the request and give it to `send`."""
+        return self.told(lambda: self._make(send))
+
+    def _make(self, send: Callable[..., T]) -> T:
+        prepared, instance, message = self.prepared, self.chosen.instance, self.prepared.message
+        assert message is not None
+        assert prepared.payload is not None
+        request = requesting.build(prepared, message, prepared.payload, instance, time.time())
+        timeout = nearest(prepared.plan.timeout, instance.timeout, default=DEFAULT_TIMEOUT)
+        return send(request, timeout=timeout / 1000, max_body=self.roomy if self._goes_on else MAX_BODY)
+
+    def told(self, act: Callable[[], T]) -> T | Called:
+        """What `act` answers, or in place of an error what came of the attempt."""
+        try:
+            return act()
+        except CallFailed as error:
+            return self._failed(Failed(error.error_class, error.transient), error, resent=error.resent)
+        except EsbError as error:  # of our own making: an expression in the path that fails for this message
+            return self._failed(Failed(type(error).__name__, transient=False), error)
+
+    def answered(self, response: Response) -> Called:
+        """What came of it, after an answer."""
+        return Called(
+            prepared=self.prepared,
+            chosen=self.chosen,
+            outcome=Answered(response.status_code, response.headers.get("Retry-After")),
+            duration_ms=round(response.elapsed.total_seconds() * 1000),
+            body=response.content,
+            content_type=response.headers.get("Content-Type"),
+            resent=getattr(response.raw, "resent", False),
+            truncated=self._goes_on and getattr(response.raw, "truncated", False),
+        )
+
+    @property
+    def _goes_on(self) -> bool:
+        message = self.prepared.message
+        replies = message is not None and message.reply_to is not None
+        return replies or bool((self.prepared.claim.cursor or {}).get("slip"))
+
+    def _failed(self, outcome: Failed, error: EsbError, *, resent: bool = False) -> Called:
+        told = f"{outcome.error_class}: {error.detail}"
+        return Called(self.prepared, self.chosen, outcome, _since(self.started), error=told, resent=resent)
+
+
+def _ended_before(prepared: Prepared) -> NotCalled | None:
+    """How a delivery has ended before any attempt at it."""
+    message = prepared.message
+    if failed := (prepared.claim.cursor or {}).get("failed"):  # already when it was routed
+        return NotCalled(prepared, "dead", failed["class"])
+    if message is None or prepared.payload is None:
+        return NotCalled(prepared, "dead", "PayloadGone")
+    if message.expires_at is not None and message.expires_at <= datetime.now(UTC):
+        return NotCalled(prepared, "expired", "expired")
+    return None
 
 
 def _since(started: float) -> int:

@@ -82,13 +82,25 @@ def traceparent(message_id: str, delivery_id: str) -> str:
 def _merged(ours: cloudevents.Pairs, prepared: Prepared, instance: Instance) -> dict[str, str]:
     """Ours, then what the message passes on, all but the sealed ones replaced by the service's own."""
     own = _own_headers(instance.headers)
-    taken = own.keys() | {name.lower() for name, _ in ours} - _YIELDING
+    if not own and not prepared.headers:
+        return dict(ours)
+    taken = _taken(tuple([name for name, _ in ours])) | own.keys()
     passed = cloudevents.passed_on(prepared.headers, taken)
     replaced = own.keys() | {name.lower() for name, _ in passed}
-    merged = {name: value for name, value in ours if name.lower() not in replaced}
+    merged = dict(ours) if replaced.isdisjoint(taken | _YIELDING) else _without(ours, replaced)
     merged.update(passed)
     merged.update(own.values())
     return merged
+
+
+def _without(ours: cloudevents.Pairs, replaced: set[str]) -> dict[str, str]:
+    return {name: value for name, value in ours if name.lower() not in replaced}
+
+
+@lru_cache(maxsize=64)
+def _taken(names: tuple[str, ...]) -> frozenset[str]:
+    """What of ours stays whatever a message's headers say; the names are the same few every time."""
+    return frozenset(name.lower() for name in names) - _YIELDING
 
 
 @lru_cache(maxsize=1024)

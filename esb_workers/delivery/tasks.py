@@ -8,7 +8,7 @@ from typing import Final
 
 from esb_workers import logs
 from esb_workers.delivery import forming, record
-from esb_workers.delivery.call import Begun, Called, Caller, Starter
+from esb_workers.delivery.call import Begun, Called, Caller, Result, Sent, Starter
 from esb_workers.delivery.forming import Formed, Former, NotFormed
 from esb_workers.delivery.plan import RouteBook
 from esb_workers.delivery.prepare import Prepared, Preparer
@@ -69,16 +69,18 @@ class DeliveryWork:
         if task.claim.cursor and task.claim.cursor.get("raw"):
             return self._form(task)
         with bound(self._lookups.host):  # for an expression in the path
-            result = self._caller.call(task)
-        written = record.of(result)
-        if isinstance(result, Called):
-            _tell(result, written)
-            good = not result.outcome.counts_against_circuit
-            return Outcome(written, good=good, timer=written.row["o"] == "retry" or result.chosen.probe)
-        if isinstance(result, Begun):
-            _tell_begun(result, written)
-            return Outcome(written, good=result.outcome.ok, timer=written.row["o"] == "retry")
-        return Outcome(written, good=False, timer=True)
+            return _outcome(self._caller.call(task))
+
+    def begin(self, task: Prepared) -> Outcome | SentDelivery | None:
+        """The first half of the second act; None for what only `run` does."""
+        if task.claim.cursor and task.claim.cursor.get("raw"):
+            return None
+        if task.plan.path is not None and not task.plan.path.is_static:
+            return None  # an expression, which may look up what it likes
+        begun = self._caller.begin(task)
+        if begun is None:
+            return None
+        return SentDelivery(begun) if isinstance(begun, Sent) else _outcome(begun)
 
     def _form(self, task: Prepared) -> Outcome:
         if self._former is None:
@@ -96,6 +98,38 @@ class DeliveryWork:
     def record(self, worker: int, records: Sequence[Record]) -> Done:
         """The third act, for many at once."""
         return record.write(self._database, worker, records)
+
+
+class SentDelivery:
+    """A delivery whose answer is still to be read: see runtime.volley.UnderWay."""
+
+    __slots__ = ("_sent", "fileno")
+
+    def __init__(self, sent: Sent) -> None:
+        self._sent = sent
+        self.fileno = sent.fileno
+
+    @property
+    def partial(self) -> bool:
+        """Whether a part of the answer has come, and it may be whole soon."""
+        return self._sent.request.partial
+
+    def read(self, *, wait: bool) -> Outcome | None:
+        """The second half; without `wait`, None unless all of the answer is there."""
+        called = self._sent.caller.end(self._sent, wait=wait)
+        return None if called is None else _outcome(called)
+
+
+def _outcome(result: Result) -> Outcome:
+    written = record.of(result)
+    if isinstance(result, Called):
+        _tell(result, written)
+        good = not result.outcome.counts_against_circuit
+        return Outcome(written, good=good, timer=written.row["o"] == "retry" or result.chosen.probe)
+    if isinstance(result, Begun):
+        _tell_begun(result, written)
+        return Outcome(written, good=result.outcome.ok, timer=written.row["o"] == "retry")
+    return Outcome(written, good=False, timer=True)
 
 
 def _tell(called: Called, written: Record) -> None:
@@ -147,7 +181,7 @@ class DeliveryEngine(SlotEngine):
         self._transports = Transports(AddressGuard.of(settings))
         directory = Directory(Vault(settings.secret_keys))
         work = DeliveryWork(database, directory, self._transports, settings.max_body_bytes, make_former, starter)
-        super().__init__("delivery", settings, database, ringer, work, slots, ahead=DEPTH)
+        super().__init__("delivery", settings, database, ringer, work, slots, ahead=DEPTH, begin=work.begin)
 
     def stop(self, grace_seconds: float) -> None:
         """Stop in good order and hang up."""

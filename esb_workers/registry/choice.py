@@ -69,6 +69,13 @@ class Chooser:
         found = selection.choose(fitting, self._chance)
         return Chosen(found) if found else NotNow(selection.why_none(registered, fitting))
 
+    def choose_closed(self, destination: Destination) -> Instance | None:
+        """An instance whose circuit is closed; None if there is none, or one waits for a probe: `choose` then."""
+        fitting = selection.in_range(self._directory.named(destination.name), destination.range)
+        if selection.probes_due(fitting, self._directory.now()):
+            return None
+        return selection.choose(fitting, self._chance)
+
     def report(self, chosen: Chosen, ok: bool) -> None:
         """Tell how a call went, for the circuit: `ok` unless the instance is to blame.
 

@@ -12,7 +12,7 @@ import queue as queues
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
@@ -23,6 +23,7 @@ from esb_workers.queues import PoolName
 from esb_workers.runtime.ahead import Ahead
 from esb_workers.runtime.engine import Engine
 from esb_workers.runtime.ringer import Ringer
+from esb_workers.runtime.volley import UnderWay, volley
 from esb_workers.runtime.windows import LaneWindows
 from esb_workers.settings import Settings
 from esb_workers.store.engine import Database
@@ -75,10 +76,15 @@ class SlotWork(Protocol):
         ...
 
 
+#: Sends a task's call without waiting for its answer: see runtime.volley.
+Begin = Callable[[Any], "Outcome | UnderWay[Outcome] | None"]
+
+
 class _Item(NamedTuple):
     worker: int
     claim: Claim
     task: Any
+    call: UnderWay[Outcome] | None = None  # sent already: its answer is still to be read
 
 
 class SlotEngine(Engine):
@@ -95,9 +101,10 @@ class SlotEngine(Engine):
         *,
         queue: StepQueue | None = None,
         ahead: int = 0,
+        begin: Begin | None = None,
     ) -> None:
         """`ahead`: how many rows of swift lanes may be claimed before a slot is free for them. Needs work whose
-        `release` gives rows back.
+        `release` gives rows back. With `begin`, one slot has several calls of a swift lane under way.
         """
         super().__init__(pool, settings, database, ringer, queue=queue)
         self._slot_work = work
@@ -106,7 +113,7 @@ class SlotEngine(Engine):
         self._in_flight = 0
         self._full = False  # the last claim took all it was allowed: there is more, nothing has to gather
         self._windows = LaneWindows(slots)
-        self._deep = ahead > 0
+        self._deep, self._begin = ahead > 0, begin
         self._ahead: Ahead[_Item] = Ahead(ahead)
         self._tasks: deque[_Item] = deque()
         self._tokens: queues.SimpleQueue[bool] = queues.SimpleQueue()  # each wakes one slot; False: for good
@@ -248,52 +255,80 @@ class SlotEngine(Engine):
     # --- slots ---------------------------------------------------------------------------------------
 
     def _slot(self) -> None:
-        following: _Item | None = None
+        items: list[_Item] = []
         while True:
-            if (item := following) is None:
+            if not items:
                 try:
-                    item = self._tasks.popleft()
+                    items = [self._tasks.popleft()]
                 except IndexError:
                     if not self._tokens.get():
                         return
                     continue
-            began = time.monotonic()
-            outcome = self._run(item)
-            following = self._ended(item, outcome, began)
-            self._results.put((item, outcome.record))
+            items = self._volley(items) if len(items) > 1 else self._single(items[0])
 
-    def _ended(self, item: _Item, outcome: Outcome, began: float) -> _Item | None:
-        """A slot has come to the end of `item`; what it goes on with, if rows of the same lane are held ahead."""
-        now, lane = time.monotonic(), item.claim.lane_id
+    def _single(self, item: _Item) -> list[_Item]:
+        """Do one; what the slot goes on with."""
+        began = None if item.call else time.monotonic()
+        outcome = self._run(item)
+        return self._ended([(item, outcome)], item.claim.lane_id, began)
+
+    def _volley(self, items: list[_Item]) -> list[_Item]:
+        """Do several of one lane; what the slot goes on with."""
+        worker, lane = items[0].worker, items[0].claim.lane_id
+        if self._begin is None or worker != self.worker_id or not self.may_act():
+            return self._ended([(item, self._run(item)) for item in items], lane, None)
+        ended, late = volley([item.task for item in items], self._begin)
+        self._tasks.extend(
+            items[one.position]._replace(call=one.call) for one in late
+        )  # their places are theirs already
+        for _ in late:
+            self._tokens.put(True)
+        return self._ended([(items[position], outcome) for position, outcome in ended], lane, None)
+
+    def _ended(self, done: Sequence[tuple[_Item, Outcome]], lane: int, began: float | None) -> list[_Item]:
+        """A slot has come to the end of these; what it goes on with, if rows of the same lane are held ahead.
+
+        `began`: when the call did, if that was later than it was told to be started.
+        """
+        now, more = time.monotonic(), False
+        took = None if began is None else now - began
         with self._lock:
-            more = self._windows.finished(lane, item.claim.id, now, outcome.good, now - began)
+            for item, outcome in done:
+                more |= self._windows.finished(lane, item.claim.id, now, outcome.good, took)
+            self._in_flight -= len(done)
             following = self._following(lane, now)
-            if following is not None:
-                self._windows.started(lane, following.claim.id, now)
-            else:
-                self._in_flight -= 1
-            wanted = following is None or self._ahead.low
+            self._in_flight += len(following)
+            for item in following:
+                self._windows.started(lane, item.claim.id, now)
+            wanted = len(following) < len(done) or self._ahead.low
+        for item, outcome in done:
+            self._results.put((item, outcome.record))
         if wanted:
             self._freed.set()
-        if outcome.timer:
+        if any(outcome.timer for _, outcome in done):
             self.poke()
         elif more:
             self._poked.set()
         return following
 
-    def _following(self, lane: int, now: float) -> _Item | None:
+    def _following(self, lane: int, now: float) -> list[_Item]:
         if not self._ahead.count:
-            return None
+            return []
         if self.stopping or not self._windows.swift(lane, now):
             self._release(self._ahead.drop(lane))
-            return None
-        return self._ahead.take(lane)
+            return []
+        free = self._slots - self._in_flight  # every call under way has a slot, should it need one for itself
+        most = min(self._windows.together, self._windows.left(lane), free) if self._begin else 1
+        rows = (self._ahead.take(lane) for _ in range(most))
+        return [row for row in rows if row is not None]
 
     def _run(self, item: _Item) -> Outcome:
-        if item.worker != self.worker_id or not self.may_act():
+        if item.call is None and (item.worker != self.worker_id or not self.may_act()):
             return Outcome(self._slot_work.release(item.claim))
         try:
-            return self._slot_work.run(item.task)
+            if item.call is None:
+                return self._slot_work.run(item.task)
+            return item.call.read(wait=True) or Outcome()
         except Exception:
             log.exception("job %s of pool %s failed in a way that is a defect", item.claim.id, self.pool)
             self._let_go([item.claim], lost=True)  # after five times it is poison

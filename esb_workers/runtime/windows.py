@@ -10,7 +10,6 @@ slots (runtime.ahead), and few slots do them one after the other. A failure or o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,11 +17,11 @@ from typing import Final
 #: A call longer than this does not prove a lane, seconds.
 SLOW = 0.2
 #: A lane is swift while its calls take less than this on average, seconds; and how much the last call counts in that.
-SWIFT: Final = 0.01
+SWIFT: Final = 0.02
 WEIGHT: Final = 1 / 8
-#: Of a swift lane two calls are under way at once, and one more for each so many seconds that they take: one process
-#: begins some thousand calls a second whatever their number, and fewer threads wait for one another less.
-ABREAST: Final = 0.0005
+#: So many slots work on a swift lane. One process begins some thousand calls a second whatever their number, and fewer
+#: threads wait for one another less.
+ABREAST: Final = 2
 
 
 @dataclass
@@ -79,9 +78,18 @@ class LaneWindows:
 
     def idle_places(self, lane: int, free: int) -> int:
         """How many of `free` slots are to begin calls of a swift lane; one at least if there is none under way."""
-        state = self._lanes[lane]
-        wanted = min(self._widest, 2 + math.floor(state.mean / ABREAST)) - len(state.running)
-        return max(min(wanted, free), 0 if state.running else 1)
+        running = len(self._lanes[lane].running)
+        wanted = (self._widest - running) // self.together
+        return max(min(wanted, free), 0 if running else 1)
+
+    @property
+    def together(self) -> int:
+        """How many calls of a swift lane one slot may have under way, so that ABREAST slots use the window."""
+        return max(1, self._widest // ABREAST)
+
+    def left(self, lane: int) -> int:
+        """How many more calls of a lane may be under way."""
+        return self._widest - len(self._lanes[lane].running)
 
     def proven(self, now: float) -> dict[int, int]:
         """Room left in each proven lane."""

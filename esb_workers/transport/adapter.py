@@ -12,10 +12,10 @@ from requests.adapters import BaseAdapter
 from requests.cookies import RequestsCookieJar
 from requests.utils import get_encoding_from_headers
 
-from esb_workers.transport.http import MAX_BODY, HttpCaller
+from esb_workers.transport.http import MAX_BODY, HttpCaller, Sent
 from esb_workers.transport.http import Response as Reply
 
-__all__ = ["MAX_BODY", "BaseAdapter", "CallAdapter", "PreparedRequest", "Response", "taken"]
+__all__ = ["MAX_BODY", "BaseAdapter", "CallAdapter", "PreparedRequest", "Response", "SentRequest", "taken"]
 
 
 class CallAdapter(BaseAdapter):
@@ -56,9 +56,43 @@ class CallAdapter(BaseAdapter):
         )
         return _Answered(reply, request)
 
+    def begin(self, request: PreparedRequest, *, timeout: float, max_body: int) -> SentRequest | None:
+        """Send without waiting for the answer; None where that could take long: see `HttpCaller.begin`."""
+        sent = self._caller.begin(
+            request.method or "GET",
+            request.url or "",
+            request.headers or {},
+            _bytes(request.body),
+            timeout_ms=round(timeout * 1000),
+            max_body=max_body,
+        )
+        return None if sent is None else SentRequest(sent, request)
+
     def close(self) -> None:
         """Close the kept connections."""
         self._caller.close()
+
+
+@dataclass(frozen=True, slots=True)
+class SentRequest:
+    """A request whose answer is still to be read."""
+
+    sent: Sent
+    request: PreparedRequest
+
+    def fileno(self) -> int:
+        """What is readable when an answer comes."""
+        return self.sent.fileno()
+
+    @property
+    def partial(self) -> bool:
+        """Whether a part of the answer has come, and it may be whole soon."""
+        return self.sent.partial
+
+    def read(self, *, wait: bool) -> Response | None:
+        """The answer; without `wait`, only if all of it is there. Raises a CallFailed."""
+        reply = self.sent.read(wait=wait)
+        return None if reply is None else _Answered(reply, self.request)
 
 
 @dataclass(frozen=True, slots=True)

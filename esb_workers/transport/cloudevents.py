@@ -9,7 +9,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import unquote_to_bytes
@@ -109,9 +109,8 @@ def _percent(match: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in match.group().encode("utf-8", "replace"))
 
 
-def passed_on(message_headers: Mapping[str, str], own: Iterable[str]) -> Pairs:
-    """The message's headers that go out: those that carry no meaning of ours, nor stand in `own` (lower case)."""
-    taken = set(own)
+def passed_on(message_headers: Mapping[str, str], taken: Container[str]) -> Pairs:
+    """The message's headers that go out: those that carry no meaning of ours, nor stand in `taken` (lower case)."""
     return [
         (name, encode_value(value))
         for name, value in message_headers.items()

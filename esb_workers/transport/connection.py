@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 #: What may be read beyond the body's limit: status line, headers, chunk framing, trailers. Bytes.
 HEAD_BUDGET = 256 * 1024
 _INTERIM_ANSWERS = 10
+_PIECE = 16 * 1024
 
 
 class OverBudget(Exception):
@@ -38,6 +39,7 @@ class _Wire(io.RawIOBase):
         self.deadline: float | None = None
         self.budget = 0
         self.received = 0
+        self.early = b""  # what was received in the hope of a whole answer; a stream reads it first
 
     def readable(self) -> bool:
         return True
@@ -45,15 +47,36 @@ class _Wire(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer, /) -> int | None:
         if self.deadline is None:
             return None  # between two calls: nothing may be read, so that peek() shows what is buffered
+        if self.early:
+            into = memoryview(buffer).cast("B")
+            count = min(len(into), len(self.early))
+            into[:count], self.early = self.early[:count], self.early[count:]
+            return count
+        self._ready()
+        count = self._sock.recv_into(cast(bytearray, buffer))
+        self._count(count)
+        return count
+
+    def receive(self) -> bool:
+        """Add to `early`; False at the end of the stream."""
+        self._ready()
+        data = self._sock.recv(_PIECE)
+        self._count(len(data))
+        self.early += data
+        return bool(data)
+
+    def _ready(self) -> None:
+        if self.deadline is None:
+            raise TimeoutError
         remaining = self.deadline - time.monotonic()
         if remaining <= 0:
             raise TimeoutError
         self._sock.settimeout(remaining)
-        count = self._sock.recv_into(cast(bytearray, buffer))
-        self.received += count
+
+    def _count(self, received: int) -> None:
+        self.received += received
         if self.received > self.budget:
             raise OverBudget
-        return count
 
 
 class _Reader(io.BufferedReader):
@@ -72,13 +95,17 @@ class Connection:
         self.idle_since = 0.0
         self._sock = sock
         self._wire = _Wire(sock)
-        self._reader = _Reader(self._wire, 16 * 1024)
+        self._reader = _Reader(self._wire, _PIECE)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """What HTTPResponse asks of a socket."""
         return self._reader
+
+    def fileno(self) -> int:
+        """The socket's."""
+        return self._sock.fileno()
 
     @property
     def answered(self) -> bool:
@@ -106,13 +133,15 @@ class Connection:
             self._sock.settimeout(_left(deadline))
             rest = rest[self._sock.send(rest[:65536]) :]
 
-    def read_whole(self, method: str, limit: int) -> Whole | None:
-        """The answer, if it comes whole and plain with the first read; else None, and nothing has been taken."""
-        data = self._reader.peek(1)
-        found = whole(data, method, limit)
+    def read_whole(self, method: str, limit: int) -> tuple[Whole | None, bool]:
+        """Receive once. The answer if that made it whole; else None, and whether more may do so."""
+        if self._wire.early and not whole(self._wire.early, method, limit)[1]:
+            return None, False  # as was found before: there may be nothing more to receive
+        more = self._wire.receive()
+        found, part = whole(self._wire.early, method, limit)
         if found is not None:
-            self._reader.read(len(data))
-        return found
+            self._wire.early = b""
+        return found, more and part
 
     def read_head(self, method: str) -> Answer:
         """Status and headers of the final answer; interim answers (1xx) are passed over."""
@@ -132,7 +161,7 @@ class Connection:
 
     def usable(self) -> bool:
         """Whether nothing has come in since the last call: neither an end nor bytes nobody asked for."""
-        return not self._poll.poll(0) and not self._reader.peek(1)
+        return not self._poll.poll(0) and not self._reader.peek(1) and not self._wire.early
 
     def close(self) -> None:
         """Close the socket; never raises."""

@@ -30,6 +30,11 @@ from esb_workers.transport.whole import Whole
 #: How much of an answer's body is kept by default, decoded bytes.
 MAX_BODY = 64 * 1024
 
+#: What is sent without waiting: so many bytes fit into a socket's buffer, and a connection that takes longer to open is
+#: left to those who can wait, seconds.
+AT_ONCE = 32 * 1024
+PROMPTLY = 0.05
+
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
@@ -86,15 +91,66 @@ class HttpCaller:
         try:
             raw, content, truncated = exchange.run(kept or self._connect(target.origin, deadline), self._pool)
         except _Stale:
-            self._pool.forget(target.origin)  # the peer was restarted: its other connections are gone too
+            raw, content, truncated = self._again(exchange, target.origin)
             resent = True
-            try:
-                raw, content, truncated = exchange.run(self._connect(target.origin, deadline), self._pool)
-            except CallFailed as error:
-                error.resent = True
-                raise
-        took = round((time.monotonic() - started) * 1000)
-        return Response(raw.status, raw.headers, content, took, truncated, raw.reason, resent)
+        return _response(raw, content, started, truncated=truncated, resent=resent)
+
+    def begin(
+        self, method: str, url: str, headers: Headers, body: bytes, timeout_ms: int, max_body: int = MAX_BODY
+    ) -> Sent | None:
+        """Send a request without waiting for its answer. None, and nothing is sent, if that itself could take long.
+
+        That is so with TLS, with much to send, and where no connection is open and none opens at once. Raises a
+        CallFailed.
+        """
+        started = time.monotonic()
+        target = wire.parse_url(url)
+        if target.origin.scheme != "http" or len(body) > AT_ONCE:
+            return None
+        connection = self._pool.take(target.origin) or self._connect_at_once(target.origin, started)
+        if connection is None:
+            return None
+        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        data = wire.head(method, target, pairs, body) + body
+        exchange = _Exchange(method, data, started + timeout_ms / 1000, max_body)
+        try:
+            exchange.send(connection)
+        except _Stale:
+            self._pool.forget(target.origin)
+            return None
+        return Sent(self, target.origin, exchange, connection, started)
+
+    def end(self, sent: Sent) -> Response:
+        """Wait for the answer to what was sent. Raises a CallFailed."""
+        resent = False
+        try:
+            raw, content, truncated = sent.exchange.receive(sent.connection, self._pool)
+        except _Stale:
+            raw, content, truncated = self._again(sent.exchange, sent.origin)
+            resent = True
+        return _response(raw, content, sent.started, truncated=truncated, resent=resent)
+
+    def take(self, sent: Sent) -> tuple[Response | None, bool]:
+        """The answer to what was sent, if all of it is there and plain; else None, and whether more may make it so.
+
+        Raises OSError or OverBudget for a connection that `end` will not fare better with.
+        """
+        found, more = sent.exchange.take(sent.connection, self._pool)
+        return None if found is None else _response(found, found.body, sent.started), more
+
+    def _again(self, exchange: _Exchange, origin: Origin) -> tuple[Answer | Whole, bytes, bool]:
+        self._pool.forget(origin)  # the peer was restarted: its other connections are gone too
+        try:
+            return exchange.run(self._connect(origin, exchange.deadline), self._pool)
+        except CallFailed as error:
+            error.resent = True
+            raise
+
+    def _connect_at_once(self, origin: Origin, now: float) -> Connection | None:
+        try:
+            return self._connect(origin, now + PROMPTLY)
+        except CallFailed:
+            return None  # whoever takes the time for it will see
 
     def reach(self, host: str, port: int, timeout_ms: int) -> int:
         """Open a TCP connection and close it again; milliseconds it took. Raises as `call`."""
@@ -133,6 +189,35 @@ class HttpCaller:
             return self._tls
 
 
+@dataclass(slots=True)
+class Sent:
+    """A request whose answer is still to be read, by `HttpCaller.take` or `HttpCaller.end`.
+
+    `partial`: a part of it has come, and it may be whole soon.
+    """
+
+    caller: HttpCaller
+    origin: Origin
+    exchange: _Exchange
+    connection: Connection
+    started: float
+    partial: bool = False
+
+    def fileno(self) -> int:
+        """The socket's."""
+        return self.connection.fileno()
+
+    def read(self, *, wait: bool) -> Response | None:
+        """The answer; without `wait`, None unless it is there. Raises a CallFailed."""
+        if wait:
+            return self.caller.end(self)
+        try:
+            found, self.partial = self.caller.take(self)
+        except (OSError, OverBudget):
+            found, self.partial = None, False  # whoever waits for it is told
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Exchange:
     """One request sent and its answer read, on whichever connection."""
@@ -143,10 +228,27 @@ class _Exchange:
     max_body: int
 
     def run(self, connection: Connection, pool: Pool) -> tuple[Answer | Whole, bytes, bool]:
-        keep = False
+        self.send(connection)
+        return self.receive(connection, pool)
+
+    def send(self, connection: Connection) -> None:
+        """Send the request; the connection is closed when that fails."""
         try:
             connection.start(self.deadline, 2 * self.max_body + HEAD_BUDGET)
-            raw = self._answer(connection)
+            self._send(connection)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, TimeoutError):
+                raise Timeout from error
+            if isinstance(error, OSError):
+                raise _lost(connection) from error
+            raise
+
+    def receive(self, connection: Connection, pool: Pool) -> tuple[Answer | Whole, bytes, bool]:
+        """Read the answer; the connection is kept if it can serve another call."""
+        keep = False
+        try:
+            raw = self._head(connection)
             if isinstance(raw, Whole):
                 keep = not raw.will_close
                 return raw, raw.body, False
@@ -164,25 +266,31 @@ class _Exchange:
         except OSError as error:
             raise ConnectionLost from error
         finally:
-            if keep:
-                connection.finish()
-                pool.give(connection)
-            else:
-                connection.close()
+            _done_with(connection, pool, keep=keep)
 
-    def _answer(self, connection: Connection) -> Answer | Whole:
+    def _head(self, connection: Connection) -> Answer | Whole:
         try:
-            self._send(connection)
-            raw = connection.read_whole(self.method, self.max_body) or connection.read_head(self.method)
+            raw = self._whole(connection) or connection.read_head(self.method)
         except (TimeoutError, CallFailed):
             raise
         except (OSError, http.client.RemoteDisconnected) as error:
-            if connection.reused and not connection.answered:
-                raise _Stale from error
-            raise ConnectionLost from error
+            raise _lost(connection) from error
         if raw.status == 101:
             raise ProtocolError("the peer switched to another protocol unasked")
         return raw
+
+    def _whole(self, connection: Connection) -> Whole | None:
+        while True:
+            found, more = connection.read_whole(self.method, self.max_body)
+            if not more:
+                return found
+
+    def take(self, connection: Connection, pool: Pool) -> tuple[Whole | None, bool]:
+        """The answer, if it is there whole and plain; else None, and whether more may make it so."""
+        found, more = connection.read_whole(self.method, self.max_body)
+        if found is not None:
+            _done_with(connection, pool, keep=not found.will_close)
+        return found, more
 
     def _send(self, connection: Connection) -> None:
         try:
@@ -191,6 +299,25 @@ class _Exchange:
             # A peer that refuses a large body answers and hangs up without reading it all: its answer counts.
             if connection.reused:
                 raise
+
+
+def _lost(connection: Connection) -> Exception:
+    return _Stale() if connection.reused and not connection.answered else ConnectionLost()
+
+
+def _done_with(connection: Connection, pool: Pool, *, keep: bool) -> None:
+    if keep:
+        connection.finish()
+        pool.give(connection)
+    else:
+        connection.close()
+
+
+def _response(
+    raw: Answer | Whole, content: bytes, started: float, *, truncated: bool = False, resent: bool = False
+) -> Response:
+    took = round((time.monotonic() - started) * 1000)
+    return Response(raw.status, raw.headers, content, took, truncated, raw.reason, resent)
 
 
 def _told(error: Exception) -> str:

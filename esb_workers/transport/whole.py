@@ -1,7 +1,7 @@
-"""An answer that has come whole with the first read, taken apart at once. Pure.
+"""An answer that has come whole, taken apart at once. Pure.
 
 That is how nearly every call ends, and to read it as a stream costs several times as much. Whatever is not plain here
-(chunks, codings, folded or repeated fields, a status without a body, a part still to come) is left to that stream.
+(chunks, codings, folded or repeated fields, a status without a body) is left to that stream.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import NamedTuple
 from requests.structures import CaseInsensitiveDict
 
 _MOST_FIELDS = 100
+_LONGEST_HEAD = 16 * 1024
 _NOT_PLAIN = frozenset({"transfer-encoding", "content-encoding", "trailer"})
 _BODILESS = frozenset({204, 205, 304})
 
@@ -25,23 +26,27 @@ class Whole(NamedTuple):
     will_close: bool
 
 
-def whole(data: bytes, method: str, limit: int) -> Whole | None:
-    """The one answer that `data` is, its body no longer than `limit`; None if it is anything else."""
+def whole(data: bytes, method: str, limit: int) -> tuple[Whole | None, bool]:
+    """The one answer that `data` is, its body no longer than `limit`; else None, and whether it may be the beginning of
+    one. If it may not, it is for the stream.
+    """
+    if method == "HEAD" or not data.startswith(b"HTTP/1.1 "):
+        return None, False
     end = data.find(b"\r\n\r\n")
-    if end < 0 or method == "HEAD" or not data.startswith(b"HTTP/1.1 "):
-        return None
+    if end < 0:
+        return None, len(data) < _LONGEST_HEAD
     status_line, *lines = data[:end].decode("iso-8859-1").split("\r\n")
-    status = _status(status_line)
-    headers = _fields(lines)
+    status, headers = _status(status_line), _fields(lines)
     if status is None or headers is None:
-        return None
-    length = headers.get("Content-Length", "")
-    if not (length.isascii() and length.isdecimal()) or len(length) > 9:
-        return None
-    if int(length) != len(data) - end - 4 or int(length) > limit:
-        return None
+        return None, False
+    text = headers.get("Content-Length", "")
+    if not (text.isascii() and text.isdecimal()) or len(text) > 9 or int(text) > limit:
+        return None, False
+    length, come = int(text), len(data) - end - 4
+    if come != length:
+        return None, come < length
     will_close = "close" in headers.get("Connection", "").lower()
-    return Whole(status, status_line[13:].strip(), headers, data[end + 4 :], will_close)
+    return Whole(status, status_line[13:].strip(), headers, data[end + 4 :], will_close), False
 
 
 def _status(line: str) -> int | None:

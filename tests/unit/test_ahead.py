@@ -36,7 +36,7 @@ def test_there_is_no_room_where_nothing_is_to_be_held_ahead() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["put", "take", "drop"]), st.integers(0, 3)), max_size=400))
 def test_the_count_is_that_of_the_rows_and_room_is_what_is_left(acts: list[tuple[str, int]]) -> None:
-    ahead: Ahead[int] = Ahead(128)
+    ahead: Ahead[int] = Ahead(192)
     model: dict[int, list[int]] = {}
     for n, (act, lane) in enumerate(acts):
         rows = model.setdefault(lane, [])
@@ -49,7 +49,7 @@ def test_the_count_is_that_of_the_rows_and_room_is_what_is_left(acts: list[tuple
             assert ahead.drop(lane) == rows
             model[lane] = []
         held = sum(map(len, model.values()))
-        assert ahead.count == held and ahead.room == 128 - held
+        assert ahead.count == held and ahead.room == 192 - held
         assert ahead.low == (held <= LOW)
         assert all(ahead.room_in(k) == LANE_DEPTH - len(v) for k, v in model.items())
 
@@ -94,11 +94,16 @@ def test_a_swift_lane_that_gave_less_than_it_was_allowed_has_nothing_to_be_claim
     assert windows.swift_with_more(0) == []
 
 
-def test_the_quicker_the_calls_of_a_swift_lane_the_fewer_are_under_way_at_once() -> None:
-    quick, slower = LaneWindows(32), LaneWindows(32)
-    swift(quick, took=0.0001)
-    swift(slower, took=SWIFT * 0.8)
-    assert quick.idle_places(LANE, free=32) < slower.idle_places(LANE, free=32) <= 16
+def test_two_slots_that_have_several_calls_under_way_use_the_window_of_a_swift_lane() -> None:
+    windows = LaneWindows(32)
+    swift(windows)
+    assert (windows.idle_places(LANE, free=32), windows.together) == (2, 8)
+    for n in range(windows.together):
+        windows.started(LANE, f"a{n}", 0)
+    assert (windows.idle_places(LANE, free=32), windows.left(LANE)) == (1, 8)
+    for n in range(windows.together):
+        windows.started(LANE, f"b{n}", 0)
+    assert (windows.idle_places(LANE, free=32), windows.left(LANE)) == (0, 0)
 
 
 def test_a_swift_lane_without_a_call_under_way_gets_one_slot_even_if_none_is_free() -> None:

@@ -102,12 +102,12 @@ def test_quotes_around_a_header_value_are_undone_before_decoding() -> None:
     + ["Connection", "Transfer-Encoding", "Upgrade", "bad name", "bad\r\nname"],
 )
 def test_headers_with_a_meaning_of_their_own_are_not_passed_on(name: str) -> None:
-    assert ce.passed_on({name: "x"}, own=()) == []
+    assert ce.passed_on({name: "x"}, taken=()) == []
 
 
 def test_message_headers_are_passed_on_as_sent_and_encoded_and_give_way_to_the_services_own() -> None:
     headers = {"eventType": "user.created", "X-Näme": "x", "X-Note": "ü b\r\n", "X-Tenant": "message"}
-    assert ce.passed_on(headers, own={"x-tenant"}) == [("eventType", "user.created"), ("X-Note", "%C3%BC%20b%0D%0A")]
+    assert ce.passed_on(headers, taken={"x-tenant"}) == [("eventType", "user.created"), ("X-Note", "%C3%BC%20b%0D%0A")]
 
 
 # --- in

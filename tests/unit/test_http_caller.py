@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import ipaddress
+import select
 import socket
 import ssl
 import subprocess
@@ -20,7 +21,7 @@ import requests
 from esb_workers.transport import errors
 from esb_workers.transport.adapter import CallAdapter
 from esb_workers.transport.address import AddressGuard, Endpoint
-from esb_workers.transport.http import HttpCaller
+from esb_workers.transport.http import HttpCaller, Sent
 
 LOOPBACK = AddressGuard(allow=(ipaddress.ip_network("127.0.0.0/8"),))
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -458,3 +459,101 @@ def test_the_adapters_errors_are_those_of_requests_too(caller: HttpCaller) -> No
         adapter.send(request, timeout=1)
     with pytest.raises(ValueError, match="not supported"):
         adapter.send(request, verify=False)
+
+
+# --- in two halves ---------------------------------------------------------------------------------------
+
+
+def begun(caller: HttpCaller, peer: Peer, body: bytes = b"1", timeout_ms: int = 2000) -> Sent:
+    sent = caller.begin("POST", peer.url, (), body, timeout_ms)
+    assert sent is not None
+    return sent
+
+
+def readable(sent: Sent) -> None:
+    assert select.select([sent.fileno()], [], [], 2)[0]
+
+
+def test_requests_are_sent_before_answers_are_read_each_on_a_connection_of_its_own(caller: HttpCaller) -> None:
+    with answering(OK) as peer:
+        sent = [begun(caller, peer) for _ in range(3)]
+        for one in sent:
+            readable(one)
+            reply = one.read(wait=False)
+            assert reply is not None and (reply.status, reply.body, reply.resent) == (200, b"hi", False)
+        assert caller.call("GET", peer.url).status == 200
+        assert peer.connections == 3, "they are kept for the next call"
+
+
+def test_an_answer_that_comes_in_parts_is_partial_until_it_is_whole(caller: HttpCaller) -> None:
+    go_on = threading.Event()
+
+    def handle(peer: Peer, connection: socket.socket) -> None:
+        peer.read(connection)
+        connection.sendall(OK[:-1])
+        go_on.wait(5)
+        connection.sendall(OK[-1:])
+        peer.read(connection)
+
+    with serving(handle) as peer:
+        sent = begun(caller, peer)
+        readable(sent)
+        assert sent.read(wait=False) is None and sent.partial
+        go_on.set()
+        readable(sent)
+        reply = sent.read(wait=False)
+        assert reply is not None and reply.body == b"hi"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(gzip.compress(b"hi", mtime=0))
+        + gzip.compress(b"hi", mtime=0),
+    ],
+)
+def test_what_is_no_plain_answer_is_read_by_who_waits_for_it(caller: HttpCaller, data: bytes) -> None:
+    with answering(data) as peer:
+        sent = begun(caller, peer)
+        readable(sent)
+        assert sent.read(wait=False) is None and not sent.partial
+        reply = sent.read(wait=True)
+        assert reply is not None and (reply.status, reply.body) == (200, b"hi")
+
+
+def test_a_kept_connection_that_closes_upon_what_was_sent_is_followed_by_a_new_one(caller: HttpCaller) -> None:
+    def handle(peer: Peer, connection: socket.socket) -> None:
+        if peer.read(connection):
+            connection.sendall(OK)
+            if peer.connections == 1:
+                peer.read(connection)
+                return
+            peer.read(connection)
+
+    with serving(handle) as peer:
+        caller.call("POST", peer.url, body=b"1")
+        sent = begun(caller, peer, b"2")
+        readable(sent)
+        assert sent.read(wait=False) is None and not sent.partial
+        reply = sent.read(wait=True)
+        assert reply is not None and reply.resent
+        assert [request[-1:] for request in peer.requests] == [b"1", b"2", b"2"]
+
+
+def test_the_deadline_counts_from_the_first_half(caller: HttpCaller) -> None:
+    with serving(lambda peer, connection: (peer.read(connection), time.sleep(5))[1]) as peer:
+        sent = begun(caller, peer, timeout_ms=300)
+        started = time.monotonic()
+        with pytest.raises(errors.Timeout):
+            sent.read(wait=True)
+        assert time.monotonic() - started < 2
+
+
+def test_what_could_take_long_to_send_is_not_begun(caller: HttpCaller) -> None:
+    with answering(OK) as peer:
+        assert caller.begin("POST", peer.url, (), b"x" * 40_000, 1000) is None
+        assert caller.begin("POST", peer.url.replace("http:", "https:"), (), b"x", 1000) is None
+        assert peer.requests == []
+    assert caller.begin("POST", peer.url, (), b"x", 1000) is None, "nobody takes the connection"

@@ -15,7 +15,7 @@ LIMIT = 100
 
 
 def test_a_plain_answer_is_taken() -> None:
-    found = whole(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\nX-A:  b \r\n\r\n{}", "POST", LIMIT)
+    found, _ = whole(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\nX-A:  b \r\n\r\n{}", "POST", LIMIT)
     assert found is not None
     assert (found.status, found.reason, found.body, found.will_close) == (201, "Created", b"{}", False)
     assert dict(found.headers) == {"Content-Length": "2", "X-A": "b"}
@@ -23,7 +23,7 @@ def test_a_plain_answer_is_taken() -> None:
 
 
 def test_an_answer_that_ends_its_connection_says_so() -> None:
-    found = whole(b"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n", "GET", LIMIT)
+    found, _ = whole(b"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n", "GET", LIMIT)
     assert found is not None and found.will_close
 
 
@@ -31,7 +31,6 @@ def test_an_answer_that_ends_its_connection_says_so() -> None:
     "data",
     [
         b"",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK",
         b"HTTP/1.1 200 OK\r\nContent-Length: 101\r\n\r\n" + b"x" * 101,
         b"HTTP/1.1 200 OK\r\n\r\n",
@@ -52,11 +51,20 @@ def test_an_answer_that_ends_its_connection_says_so() -> None:
     ],
 )
 def test_what_is_not_plain_is_left_to_the_stream(data: bytes) -> None:
-    assert whole(data, "POST", LIMIT) is None
+    assert whole(data, "POST", LIMIT) == (None, False)
 
 
 def test_an_answer_to_head_has_no_body_whatever_it_announces() -> None:
-    assert whole(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "HEAD", LIMIT) is None
+    assert whole(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "HEAD", LIMIT) == (None, False)
+
+
+def test_every_beginning_of_a_plain_answer_may_become_one() -> None:
+    data = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 2\r\n\r\n{}"
+    assert all(whole(data[:n], "POST", LIMIT) == (None, True) for n in range(9, len(data)))
+
+
+def test_a_head_without_end_is_left_to_the_stream_which_bounds_it() -> None:
+    assert whole(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 20_000, "POST", LIMIT) == (None, False)
 
 
 _names = st.sampled_from(["X-A", "x-b", "Retry-After", "Connection", "Server", "Date"])
@@ -67,7 +75,7 @@ _values = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_cha
 def test_it_reads_as_the_stream_does(status: int, fields: dict[str, str], body: bytes) -> None:
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items()).encode("iso-8859-1")
     data = b"HTTP/1.1 %d Some reason\r\n%sContent-Length: %d\r\n\r\n%s" % (status, lines, len(body), body)
-    found = whole(data, "POST", LIMIT)
+    found, _ = whole(data, "POST", LIMIT)
     if found is None:
         return
     answer = Answer(_Socket(data), method="POST")  # type: ignore[arg-type]
