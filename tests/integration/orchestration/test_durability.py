@@ -129,15 +129,18 @@ def test_a_relaxed_run_commits_before_a_call_that_may_outlast_its_lease(bench: B
     assert bench.types(id_)[-1] == "step.started s2"
 
 
-def test_what_is_undone_later_is_on_record_before_and_after_it_is_done(bench: Bench) -> None:
+@pytest.mark.parametrize(("at", "last", "again"), [(1, "s1", ["s1"]), (3, "s2", ["s2", "s3"])], ids=["before", "after"])
+def test_what_is_undone_later_is_on_record_before_and_after_it_is_done(
+    bench: Bench, at: int, last: str, again: list[str]
+) -> None:
     undone = service("s1", compensate={"type": "service_call", "config": {"serviceName": "svc", "method": "undo"}})
     steps = [service("s0"), undone, service("s2"), service("s3")]
-    dies_at(bench, 3)
+    dies_at(bench, at)
     id_ = bench.start(bench.define(steps, flow="sequential", durability="relaxed"))
     killed(bench)
-    assert bench.types(id_)[-1] == "step.started s2"
+    assert bench.types(id_)[-1] == f"step.started {last}"
     bench.pump()
-    assert repeats(bench) == ["s2", "s3"]
+    assert repeats(bench) == again
 
 
 def test_where_an_error_leads_is_decided_once(bench: Bench) -> None:
