@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, Protocol
 from flask import Response
 from greenlet import getcurrent, greenlet
 
-from esb_api.plain import MOST, PlainRequest, environment, read_plain, written
+from esb_api.plain import MOST, OTHERWISE, PlainRequest, environment, read_plain, written
 from esb_workers.store.group import Ticket, parking
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,10 @@ class Desk:
         self._some.set()
         if not self._watching:
             self._ensure_threads()
+
+    def serves(self, method: str, path: str, headers: Iterable[str]) -> bool:
+        """Whether requests of this form are answered here; `headers`: their names in upper case."""
+        return method == "POST" and path.encode() in self._paths and OTHERWISE.isdisjoint(headers)
 
     # --- threads -------------------------------------------------------------------------------------
 

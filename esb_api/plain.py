@@ -24,7 +24,7 @@ HEADERS: Final = 100
 
 _HEAD: Final = re.compile(rb"POST (/[\w/.~-]*) HTTP/1\.1\r\n((?:[!#$%&'*+.^`|~0-9A-Za-z-]+:[\t -~]*\r\n)+)\r\n")
 #: Requests with these wait for more than the commit, or are framed in another way.
-_OTHERWISE: Final = frozenset(
+OTHERWISE: Final = frozenset(
     ("PREFER", "IDEMPOTENCY-KEY", "TRANSFER-ENCODING", "EXPECT", "UPGRADE", "CONNECTION", "TRAILER", "TE")
 )
 
@@ -56,7 +56,7 @@ def read_plain(data: bytes, paths: frozenset[bytes], base: dict[str, Any]) -> Pl
     length = fields.pop("CONTENT-LENGTH", "")
     if len(fields) + 1 != len(lines) or len(lines) > HEADERS or "HOST" not in fields:
         return None  # a header that is given twice, or is missing
-    if not (length.isdecimal() and len(length) < 6) or not _OTHERWISE.isdisjoint(fields):
+    if not (length.isdecimal() and len(length) < 6) or not OTHERWISE.isdisjoint(fields):
         return None
     size = head.end() + int(length)
     if size > min(len(data), MOST):

@@ -136,6 +136,13 @@ def test_half_a_request_goes_to_the_pool_which_may_wait_for_the_rest(hall: Hall)
     assert why == "wanted"
 
 
+def test_only_what_waits_for_nothing_but_the_commit_is_served(hall: Hall) -> None:
+    assert hall.desk.serves("POST", "/send", ["HOST", "X-API-KEY"])
+    assert not hall.desk.serves("POST", "/send", ["HOST", "PREFER"])
+    assert not hall.desk.serves("POST", "/other", [])
+    assert not hall.desk.serves("GET", "/send", [])
+
+
 def test_a_silent_connection_goes_back(hall: Hall) -> None:
     caller = hall.caller()
     caller.sendall(request())
