@@ -127,7 +127,7 @@ class Bus:
     def send(self, new: NewMessage, client: Client | None, known: Known | None) -> Accepted:
         """Accept a message of `client`, routed at once if that takes no more than a match. Raises as `publish`."""
         self.route(new, client)
-        outcome = self._accept(self._row(0, new, known) | {"again": new.deliveries is not None})
+        outcome = self._accept(self._row(0, new, known) | {"again": new.matched is not None})
         if outcome.outcome == messages.MOVED:
             # Cheaper than to wake the routing pool. Once: if routes have changed yet again, it goes by way of the pool.
             self.router.renewed(new.matched, RENEWAL)

@@ -53,9 +53,13 @@ Json = dict[str, Any]
 
 
 class Direct(NamedTuple):
-    """Deliveries as esb_accept takes them, and the registrations they were decided by."""
+    """Deliveries as esb_accept takes them, and the registrations they were decided by.
 
-    rows: list[Json]
+    `rows`: None if by these the routing pool is to decide. Whether they are still in force is asked all the same: a
+    process that knows of no route for a message would otherwise never hear of one.
+    """
+
+    rows: list[Json] | None
     matched: Known
 
 
@@ -81,13 +85,13 @@ class DirectRouter:
         with self._lock:  # while it is matched as well: the table changes in place
             matched = self._matched
             matches = None if matched is None else self._matches(message, now)
-        if not matches or matched is None:
-            return None
+        return None if matched is None else Direct(self._rows(matches or [], client, message["priority"]), matched)
+
+    def _rows(self, matches: Sequence[Match], client: Client, priority: int) -> list[Json] | None:
         chosen = [(match.route, destination) for match in matches for destination in match.destinations]
-        if not all(client.may_use(destination.name) for _, destination in chosen):
+        if not chosen or not all(client.may_use(destination.name) for _, destination in chosen):
             return None
-        rows = [self._delivery(route, destination, message["priority"]) for route, destination in chosen]
-        return Direct(rows, matched)
+        return [self._delivery(route, destination, priority) for route, destination in chosen]
 
     def _matches(self, message: Mapping[str, Any], now: datetime) -> list[Match] | None:
         table = self._book.table

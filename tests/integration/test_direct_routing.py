@@ -210,6 +210,16 @@ def test_the_first_message_does_not_wait_until_all_routes_are_read(
     eventually(routed)
 
 
+def test_a_process_that_knows_of_no_route_for_a_message_hears_of_the_first(
+    database: Database, bus: Bus, client_id: str
+) -> None:
+    bus.router.renew()
+    add_route(database, "r", pattern="order.*", destinations=["billing"])
+    new = message_of(client_id)
+    outcome = bus.send(new, client(database, client_id), present(database))
+    assert new.deliveries is not None and outcome.direct
+
+
 def test_a_change_of_many_routes_is_seen_whole_or_not_at_all(database: Database, bus: Bus, client_id: str) -> None:
     bus.router.renew()
     ids = [add_route(database, f"r{n}", pattern="order.*", destinations=["billing"]) for n in range(2 * FEW)]

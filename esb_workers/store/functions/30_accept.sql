@@ -13,7 +13,7 @@ declare v_inserted int; v_now jsonb := (select jsonb_object_agg(v.topic, v.n) fr
 begin
   return query
   with r as materialized (
-    select r.*, coalesce(v_now @> r.matched, false) as direct
+    select r.*, r."to" is not null and coalesce(v_now @> r.matched, false) as direct
       from json_to_recordset(p_rows) as r(i int, id uuid, lane int, client uuid, ext text, source text, type text,
         corr text, okey text, prio smallint, at timestamptz, exp timestamptz, reply text, trace text, headers text,
         payload text, scope text, hash text, replay_of uuid, known jsonb, matched jsonb, again boolean, "to" json)
