@@ -140,18 +140,26 @@ def _await(call: Call, execution_id: str, seconds: int) -> Response | None:
 
 
 def _ends_within(call: Call, execution_id: str, seconds: int) -> bool:
-    began, rung = time.monotonic(), False
+    began, first = time.monotonic(), True
     with call.api.endings.expected(execution_id) as ended:
         while (waited := time.monotonic() - began) < seconds:
             # In proportion to what was waited: the answer is late by an eighth at most, however long the run.
             told = ended.wait(min(max(_FIRST_LOOK, waited / 8), _LONGEST_PAUSE, seconds - waited))
             ended.clear()  # before the look: what comes after it ends the next pause
-            if not told and not rung:  # only now: the workers have been told, and a bell costs as much as a quick run
-                call.api.orchestration.started()
-                rung = True
+            if first and not told:
+                _ring_if_unheard(call, execution_id)
+            first = False
             if _has_ended(call, execution_id):
                 return True
     return _has_ended(call, execution_id)
+
+
+def _ring_if_unheard(call: Call, execution_id: str) -> None:
+    """The workers have been told already: a bell, which costs them as much as a quick run, is for if none has heard."""
+    with call.api.database.cursor() as cursor:
+        unheard = runs.unclaimed(cursor, execution_id)
+    if unheard:
+        call.api.orchestration.started()
 
 
 def _has_ended(call: Call, execution_id: str) -> bool:

@@ -96,6 +96,12 @@ def status(cursor: Cursor, execution_id: str) -> str | None:
     return row[0] if row else None
 
 
+def unclaimed(cursor: Cursor, execution_id: str) -> bool:
+    """Whether no worker has taken it up yet."""
+    cursor.execute("select from job where id = %s and attempt = 0", (execution_id,))
+    return cursor.rowcount > 0
+
+
 def page(cursor: Cursor, limit: int, before: str | None, filters: Mapping[str, Any]) -> list[RunRow]:
     """Newest first, one more than `limit` if there are more. Filters: lists by column, `since`, `until`."""
     clauses, values = _clauses(before, filters)
