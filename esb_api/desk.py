@@ -86,7 +86,7 @@ class Desk:
         self._epoll = select.epoll()
         self._seats: dict[int, Seat] = {}  # of those that wait for a request; who takes one out owns it
         self._some = threading.Event()
-        self._start = threading.Lock()
+        self._start = threading.Lock()  # around `_watching` and `_running`
         self._leader: threading.Thread | None = None
         self._running = 0
         self._turn_began = 0.0  # monotonic; 0: the leader waits for requests
@@ -110,14 +110,17 @@ class Desk:
     def _ensure_threads(self) -> None:
         # Started late: a thread made before a fork would not exist in the child.
         with self._start:
-            if not self._watching:
-                self._watching = True
-                self._lead()
-                threading.Thread(target=self._watch, name="desk-watch", daemon=True).start()
+            if self._watching:
+                return
+            self._watching = True
+        self._lead()
+        threading.Thread(target=self._watch, name="desk-watch", daemon=True).start()
 
     def _lead(self) -> None:
+        """Have a new thread take the desk; the one before it ends with its turn."""
+        with self._start:
+            self._running += 1
         self._turn_began = 0.0
-        self._running += 1
         self._leader = threading.Thread(target=self._serve, name="desk", daemon=True)
         self._leader.start()
 
@@ -146,7 +149,8 @@ class Desk:
             if now > look:
                 look = now + TICK
                 self._dismiss(now)
-        self._running -= 1
+        with self._start:
+            self._running -= 1
 
     # --- connections ---------------------------------------------------------------------------------
 
@@ -163,7 +167,11 @@ class Desk:
         self._epoll.unregister(seat.connection.sock.fileno())
         if seat.read:
             seat.connection.parser.unreader.unread(seat.read)
-        self._leave(seat.connection, why)
+        try:
+            self._leave(seat.connection, why)
+        except Exception:  # such as a pool that takes nothing more, at the end
+            log.exception("a connection could not be given on")
+            seat.connection.sock.close()
 
     def _dismiss(self, now: float) -> None:
         """Give back the connections that have been silent for long; all of them when the server ends."""
