@@ -24,7 +24,7 @@ from typing import Final
 from esb_workers import drill
 from esb_workers.errors import Unavailable, WorkerDeclaredDead
 from esb_workers.queues import POOL_IDS, PoolName
-from esb_workers.runtime.pace import Pace
+from esb_workers.runtime.pace import STEADY, STEADY_SPAN, Pace
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
 from esb_workers.store import counters, jobs, step_queues, workers
@@ -47,10 +47,12 @@ SUSPECT: Final = 2
 SUSPECT_PAUSE: Final = 0.2
 #: What is in flight under this process's name for longer, and unknown to it, is given back, seconds.
 UNKNOWN_AFTER: Final = 7.0
-#: While bells are held, and for a moment after, Celery hears no further one. For this long after its last row the pump
-#: looks by itself, this often, seconds: an empty look costs less than a bell.
+#: Bells that are held keep Celery from hearing others, and for a moment after, too. For this long after its last row
+#: or its last bell the pump looks by itself, this often, seconds: an empty look costs less than a bell.
 ATTENTIVE: Final = 0.25
 LOOK_AGAIN: Final = 0.004
+#: In a steady flow it looks this often and holds its bells, seconds: nobody sends one, and nobody waits for one.
+LOOK_STEADILY: Final = 0.002
 #: Of what a process has done, what it adds to the figures of all with its heartbeat.
 TOLD: Final = ("claimed", "recorded", "superseded")
 #: A bell is answered for at most this long, seconds: a drain never blocks a Celery thread for good.
@@ -101,7 +103,7 @@ class Engine(ABC):
         self._next_timer = math.inf  # monotonic moment of the next known timer
         self._timers_changed = True
         self._after: defaultdict[str, int] = defaultdict(int)  # the lane whose turn was last, by kind of claim
-        self._pace = Pace()
+        self._pace, self._flow = Pace(), Pace(STEADY_SPAN, STEADY)
         self._attentive_until = 0.0  # monotonic
         self._threads: list[threading.Thread] = []
         self._held: dict[Held, None] = {}  # claimed here, and not recorded or given up yet
@@ -159,7 +161,7 @@ class Engine(ABC):
         self._poked.set()
 
     def drain(self) -> None:
-        """What a bell does: wake the pump and wait until it has found the pool empty, for a slice at most.
+        """What a bell does: wake the pump and wait until it has found the pool empty for a while, for a slice at most.
 
         To hold the bell meanwhile is the point: bells behind it stay in the queue, where senders see them and send
         no more.
@@ -262,9 +264,11 @@ class Engine(ABC):
         """Sleep until a bell, the next timer, or the next poll. Under load, look again at once: without a bell."""
         if self._loaded():
             return
-        with self._idle:
-            self._idle_count += 1
-            self._idle.notify_all()
+        steady = self._flow.loaded(time.monotonic())
+        if not steady:
+            with self._idle:
+                self._idle_count += 1
+                self._idle.notify_all()
         if self._poked.is_set():
             return
         if self._timers_changed:
@@ -274,7 +278,10 @@ class Engine(ABC):
             self._next_timer = math.inf if seconds is None else time.monotonic() + seconds
         # A row that is due but behind a closed gate, or in another's hands, must not become a busy loop.
         now = time.monotonic()
-        longest = LOOK_AGAIN if now < self._attentive_until else self.settings.sweep_seconds
+        if steady:
+            longest, self._attentive_until = LOOK_STEADILY, now + ATTENTIVE
+        else:
+            longest = LOOK_AGAIN if now < self._attentive_until else self.settings.sweep_seconds
         self._poked.wait(min(longest, max(self._next_timer - now, 0.005)))
 
     def _make_due(self) -> None:
@@ -311,6 +318,7 @@ class Engine(ABC):
         if claims:
             now = time.monotonic()
             self._pace.note(len(claims), now)
+            self._flow.note(len(claims), now)
             self._attentive_until = now + ATTENTIVE
             self._held.update(dict.fromkeys(Held(c.id, c.attempt) for c in claims))
             drill.crash_point(drill.AFTER_CLAIM)

@@ -122,8 +122,3 @@ class LaneWindows:
             self._unproven_room = min(self._shared, self._unproven_room * 2)
         else:
             self._unproven_room = 1
-
-    def forget_idle(self) -> None:
-        """Drop lanes without calls under way that are unproven anyway: they start like that."""
-        for key in [k for k, lane in self._lanes.items() if not lane.running and lane.width == 0]:
-            del self._lanes[key]
