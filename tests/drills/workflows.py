@@ -24,6 +24,8 @@ ROLE, POOL = "esb worker orchestration", 3
 IN_WORKERS = (crash.AFTER_CLAIM, crash.AFTER_CALL_BEFORE_RECORD, crash.MID_BATCH)
 #: From a worker's death until everything it held is in other hands or free to be, seconds.
 RECOVERY = LEASE + 5.0
+#: Over how long a label's runs get their signals, seconds: until processes that are started for it have come to it.
+SPREAD = 15.0
 
 
 @drill(
@@ -80,10 +82,12 @@ def workflow_crash_points(scene: Scene) -> None:
             before, so_far = set(_pids(scene)), deaths.count
             numbers = range(turn * share, (turn + 1) * share)
             runs.start(numbers)
-            with runs.signalled(numbers, share / 5):
+            with runs.signalled(numbers, share / SPREAD):
                 if label in IN_WORKERS:
-                    for _ in range(deaths_each):
-                        deaths.expect(scene.spawn("worker", "orchestration", crash_at=label))
+                    # All at once: to start takes them seconds, and there must be work left when the last has.
+                    armed = [scene.spawn("worker", "orchestration", crash_at=label) for _ in range(deaths_each)]
+                    for process in armed:
+                        deaths.expect(process)
             died = len(before - set(_pids(scene))) + deaths.count - so_far
             scene.require(died > 0, "drill", f"nothing died at {label}")
             scene.result.notes.append(f"{label}: {died} died, {runs.under_way()} runs under way")
