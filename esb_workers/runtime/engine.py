@@ -51,8 +51,10 @@ UNKNOWN_AFTER: Final = 7.0
 #: or its last bell the pump looks by itself, this often, seconds: an empty look costs less than a bell.
 ATTENTIVE: Final = 0.25
 LOOK_AGAIN: Final = 0.004
-#: In a steady flow it looks this often and holds its bells, seconds: nobody sends one, and nobody waits for one.
-LOOK_STEADILY: Final = 0.002
+#: In a steady flow it looks so often for each row, at least so many seconds apart, and holds its bells: nobody sends
+#: one, and nobody waits for one.
+LOOKS: Final = 6
+LOOK_AT_MOST: Final = 0.0008
 #: Of what a process has done, what it adds to the figures of all with its heartbeat.
 TOLD: Final = ("claimed", "recorded", "superseded")
 #: A bell is answered for at most this long, seconds: a drain never blocks a Celery thread for good.
@@ -103,7 +105,9 @@ class Engine(ABC):
         self._next_timer = math.inf  # monotonic moment of the next known timer
         self._timers_changed = True
         self._after: defaultdict[str, int] = defaultdict(int)  # the lane whose turn was last, by kind of claim
-        self._pace, self._flow = Pace(), Pace(STEADY_SPAN, STEADY)
+        self._pace = Pace()
+        # Of messages alone: who runs steps of its own is slowed by its looks, and is waked by those who wait for it.
+        self._flow = Pace(STEADY_SPAN, STEADY if pool in ("routing", "delivery") else math.inf)
         self._attentive_until = 0.0  # monotonic
         self._threads: list[threading.Thread] = []
         self._held: dict[Held, None] = {}  # claimed here, and not recorded or given up yet
@@ -279,7 +283,7 @@ class Engine(ABC):
         # A row that is due but behind a closed gate, or in another's hands, must not become a busy loop.
         now = time.monotonic()
         if steady:
-            longest, self._attentive_until = LOOK_STEADILY, now + ATTENTIVE
+            longest, self._attentive_until = max(1 / (self._flow.rate(now) * LOOKS), LOOK_AT_MOST), now + ATTENTIVE
         else:
             longest = LOOK_AGAIN if now < self._attentive_until else self.settings.sweep_seconds
         self._poked.wait(min(longest, max(self._next_timer - now, 0.005)))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from esb_workers import drill
+from esb_workers.orchestration import calendar
 from esb_workers.orchestration.schedules import Schedules
 from esb_workers.orchestration.start import Orchestration
 from tests.support.api import ApiClient
@@ -27,6 +28,12 @@ def schedules(bench: Bench) -> Schedules:
 def another(bench: Bench) -> Schedules:
     """What one process fires schedules with."""
     return Schedules(bench.database, Orchestration(bench.database, Silent()))  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _minutes_may_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Due times lie on minutes: at the end of one, what has just come due would be missed a moment later."""
+    monkeypatch.setattr(calendar, "GRACE", timedelta(minutes=5))
 
 
 def make(api: ApiClient, steps: list[Any] | None = None, **over: Any) -> Any:
