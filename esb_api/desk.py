@@ -60,6 +60,7 @@ class Seat:
     environ: dict[str, Any]
     heard: float  # monotonic
     read: bytes = b""  # and not answered yet
+    ours: bool = False  # in a turn: neither waiting nor gone
 
 
 class Desk:
@@ -85,6 +86,7 @@ class Desk:
         self._threads = threads
         self._epoll = select.epoll()
         self._seats: dict[int, Seat] = {}  # of those that wait for a request; who takes one out owns it
+        self._hall = threading.Lock()  # around an entry there and what the poller knows of it
         self._some = threading.Event()
         self._start = threading.Lock()  # around `_watching` and `_running`
         self._leader: threading.Thread | None = None
@@ -97,7 +99,6 @@ class Desk:
         connection.sock.setblocking(False)
         seat = Seat(connection, environment(connection.client, connection.server), time.monotonic())
         self._sit(seat, known=False)
-        self._some.set()
         if not self._watching:
             self._ensure_threads()
 
@@ -118,11 +119,14 @@ class Desk:
 
     def _lead(self) -> None:
         """Have a new thread take the desk; the one before it ends with its turn."""
+        named = threading.Event()
+        thread = threading.Thread(target=self._serve, args=(named,), name="desk", daemon=True)
+        thread.start()  # before it is named: should there be no more threads, the leader of before stays
         with self._start:
             self._running += 1
         self._turn_began = 0.0
-        self._leader = threading.Thread(target=self._serve, name="desk", daemon=True)
-        self._leader.start()
+        self._leader = thread
+        named.set()
 
     def _watch(self) -> None:
         """Hand the desk to another thread when a turn takes long."""
@@ -130,25 +134,29 @@ class Desk:
             self._some.wait()
             began = self._turn_began
             if began and time.monotonic() - began > PATIENCE and self._running < self._threads:
-                self._lead()
+                try:
+                    self._lead()
+                except RuntimeError:
+                    log.exception("no thread can be had to take the desk over")
             time.sleep(PATIENCE)
 
-    def _serve(self) -> None:
+    def _serve(self, named: threading.Event) -> None:
+        named.wait()
         me, look = threading.current_thread(), 0.0
         while self._leader is me:
-            events = self._epoll.poll(TICK if self._seats else LINGER)
-            now = time.monotonic()
-            if events:
-                self._turn_began = now
-                try:
+            try:
+                events = self._epoll.poll(TICK if self._seats else LINGER)
+                now = time.monotonic()
+                if events:
+                    self._turn_began = now
                     self._turn(events, now)
-                except Exception:  # a defect: it costs the connections of this turn, and not the desk
-                    log.exception("the desk stumbled")
-                if self._leader is me:
-                    self._turn_began = 0.0
-            if now > look:
-                look = now + TICK
-                self._dismiss(now)
+                if now > look:
+                    look = now + TICK
+                    self._dismiss(now)
+            except Exception:  # a defect: it costs the connections of this turn, and not the desk
+                log.exception("the desk stumbled")
+            if self._leader is me:
+                self._turn_began = 0.0
         with self._start:
             self._running -= 1
 
@@ -156,14 +164,17 @@ class Desk:
 
     def _sit(self, seat: Seat, *, known: bool = True) -> None:
         number = seat.connection.sock.fileno()
-        # In this order: what the poller tells of must be found by whoever is told.
-        self._seats[number] = seat
-        if known:
-            self._epoll.modify(number, _EVENTS)
-        else:
-            self._epoll.register(number, _EVENTS)
+        with self._hall:
+            # In this order: what the poller tells of must be found by whoever is told.
+            self._seats[number] = seat
+            if known:
+                self._epoll.modify(number, _EVENTS)
+            else:
+                self._epoll.register(number, _EVENTS)
+        self._some.set()
 
     def _rise(self, seat: Seat, why: Why) -> None:
+        seat.ours = False
         self._epoll.unregister(seat.connection.sock.fileno())
         if seat.read:
             seat.connection.parser.unreader.unread(seat.read)
@@ -177,7 +188,8 @@ class Desk:
         """Give back the connections that have been silent for long; all of them when the server ends."""
         limit = now - LINGER if self._serving() else now
         for number in [n for n, seat in list(self._seats.items()) if seat.heard <= limit]:
-            seat = self._seats.pop(number, None)
+            with self._hall:
+                seat = self._seats.pop(number, None)
             if seat is not None:
                 self._rise(seat, "kept")
         if not self._seats:
@@ -189,6 +201,17 @@ class Desk:
 
     def _turn(self, events: Iterable[tuple[int, int]], now: float) -> None:
         called = [seat for number, _ in events if (seat := self._seats.pop(number, None)) is not None]
+        try:
+            self._answer_turn(called, now)
+        except BaseException:
+            for seat in called:
+                if seat.ours:
+                    self._rise(seat, "done")
+            raise
+
+    def _answer_turn(self, called: list[Seat], now: float) -> None:
+        for seat in called:
+            seat.ours = True
         asking = [(seat, request) for seat in called if (request := self._hear(seat, now)) is not None]
         while asking:
             kept = self._answer_all(asking)
@@ -196,15 +219,23 @@ class Desk:
             for seat in kept:
                 # What was sent behind the request is read already, and makes no socket readable.
                 if not seat.read:
-                    self._sit(seat)
+                    self._let_sit(seat)
                 elif (request := self._request(seat)) is not None:
                     asking.append((seat, request))
 
+    def _let_sit(self, seat: Seat) -> None:
+        """To wait for its next request; from here on it may be another thread's."""
+        seat.heard, seat.ours = time.monotonic(), False
+        self._sit(seat)
+
     def _hear(self, seat: Seat, now: float) -> PlainRequest | None:
-        """What a connection asks; None if that is not for the desk: then it has left."""
+        """What a connection asks; None if that is not for the desk: then it has left, or waits again."""
         seat.heard = now
         try:
             data = seat.connection.sock.recv(MOST)
+        except BlockingIOError:
+            self._let_sit(seat)  # the event was for the one that sat here before
+            return None
         except OSError:
             data = b""
         if not data:

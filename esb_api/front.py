@@ -40,8 +40,8 @@ class Front:
 
     @property
     def paths(self) -> frozenset[bytes]:
-        """The paths it answers POSTs of."""
-        return frozenset(path.encode() for method, path in self._operations if method == "POST")
+        """The paths of its calls that wait for nothing but a shared commit; all are POSTs."""
+        return frozenset(operation.path.encode() for operation in self._operations.values() if operation.swift)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""

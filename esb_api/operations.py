@@ -101,6 +101,8 @@ class Operation:
     cached: bool
     #: True: the view gets the parsed JSON and checks it itself; `body` then only documents it.
     raw: bool = False
+    #: True: the call waits for nothing but the commit it shares with others, unless its headers say otherwise.
+    swift: bool = False
     #: Path parameters that are not UUIDs.
     texts: frozenset[str] = field(default=frozenset())
 
@@ -145,6 +147,7 @@ class Resource(Blueprint):
         size: int = 1,
         cached: bool = False,
         raw: bool = False,
+        swift: bool = False,
         texts: tuple[str, ...] = (),
     ) -> Callable[[View], View]:
         """Declare the decorated view as the operation `method` on `path` (`/services/{id}`)."""
@@ -155,7 +158,8 @@ class Resource(Blueprint):
                 method=method, path=path, tag=self.tag, view=view, access=access, query=query, answers=answers,
                 body=NoBody if no_body else body, merges=method == "PATCH" if merges is None else merges,
                 body_optional=body_optional or no_body, media=media or {},
-                refusals=refusals, headers=headers, size=size, cached=cached, raw=raw, texts=frozenset(texts),
+                refusals=refusals, headers=headers, size=size, cached=cached, raw=raw, swift=swift,
+                texts=frozenset(texts),
             )  # fmt: skip
             self.operations.append(operation)
             self.add_url_rule(

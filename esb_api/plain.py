@@ -58,6 +58,8 @@ def read_plain(data: bytes, paths: frozenset[bytes], base: dict[str, Any]) -> Pl
         return None  # a header that is given twice, or is missing
     if not (length.isdecimal() and len(length) < 6) or not OTHERWISE.isdisjoint(fields):
         return None
+    if "batch" in fields.get("CONTENT-TYPE", "").lower():
+        return None  # many events in a transaction of their own
     size = head.end() + int(length)
     if size > min(len(data), MOST):
         return None

@@ -53,7 +53,7 @@ _EVENT: Final[dict[str, Any]] = {
 
 
 @sending.operation(
-    "POST", "/routing/send", access=Access.CLIENT, body=MessageBody, raw=True, cached=True,
+    "POST", "/routing/send", access=Access.CLIENT, body=MessageBody, raw=True, cached=True, swift=True,
     answers={200: MessageAnswer, 202: AcceptedAnswer}, refusals=(409, 429), headers=(*_HEADERS, "Prefer"),
 )  # fmt: skip
 def send_message(call: Call, body: Any) -> Response:
@@ -91,7 +91,7 @@ def _asked(call: Call) -> bytes:
 
 
 @sending.operation(
-    "POST", "/routing/events", access=Access.CLIENT, cached=True, size=16, refusals=(409, 429),
+    "POST", "/routing/events", access=Access.CLIENT, cached=True, swift=True, size=16, refusals=(409, 429),
     media={STRUCTURED_TYPE: _EVENT, BATCH_TYPE: {"type": "array", "items": _EVENT}, JSON_TYPE: {}, "*/*": {}},
     answers={200: MessageAnswer, 202: EventsAnswer}, headers=(*_HEADERS, "Prefer"),
 )  # fmt: skip

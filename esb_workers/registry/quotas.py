@@ -9,8 +9,8 @@ Redis, or while it is away, the same counters are kept in PostgreSQL.
 from __future__ import annotations
 
 import logging
-import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -76,8 +76,12 @@ class Quotas:
         """The request came to nothing. Never raises: a place lost is better than an error on top of an error."""
         if taken is None:
             return
+        if taken.counter is not self._database and time.monotonic() < self._redis_back_at:
+            return  # nobody waits for a dead server, for a place that ends with its window
         try:
             taken.counter.give_back(taken)
+        except CounterAway as error:
+            self._suspend(error)
         except Exception:
             log.warning("quota places could not be given back", extra={"client_id": taken.client_id}, exc_info=True)
 
@@ -184,14 +188,15 @@ return answer
 
 
 class RedisCounter:
-    """The windows as a hash of Redis, with one connection for each thread that takes."""
+    """The windows as a hash of Redis, with as many connections as threads that take at once."""
 
     def __init__(self, url: str, database: Database) -> None:
         self._pool = redis.ConnectionPool.from_url(
-            _unix(url), socket_timeout=0.1, socket_connect_timeout=0.1, retry=Retry(NoBackoff(), 0), protocol=2
-        )
+            _unix(url), socket_timeout=0.1, socket_connect_timeout=0.1, retry=Retry(NoBackoff(), 0), protocol=2,
+            max_connections=1 << 16,
+        )  # fmt: skip
         self._database = database
-        self._local = threading.local()
+        self._idle: deque[Any] = deque()  # not by thread: threads end, and leave theirs behind
         self._digest = redis.Redis(connection_pool=self._pool).register_script(_SCRIPT).sha
 
     def take(self, client_id: str, limits: tuple[Limit, ...], places: int) -> Taken | Refused:
@@ -230,29 +235,32 @@ class RedisCounter:
                 seeds = store.counted(cursor, client_id, int(now), [limit.seconds for limit in limits])
 
     def _evaluate(self, key: str, arguments: list[Any]) -> list[Any]:
-        # One connection a thread, spoken to directly: the client's pool and retry layers cost as much again.
+        # Connections are spoken to directly: the client's pool and retry layers cost as much again.
+        connection: Any = None  # the client's calls bear no types
         try:
-            connection = getattr(self._local, "connection", None) or self._connect()
+            connection = self._take_connection()
             try:
                 connection.send_command("EVALSHA", self._digest, 1, key, *arguments)
                 answer: list[Any] = connection.read_response()
             except redis.exceptions.NoScriptError:
                 connection.send_command("EVAL", _SCRIPT, 1, key, *arguments)
                 answer = connection.read_response()
-            return answer
-        except redis.RedisError as error:
-            self._drop()
-            raise CounterAway(str(error)) from error
+        except BaseException as error:  # also one that ends the thread: an answer may still be on its way
+            self._drop(connection)
+            if isinstance(error, redis.RedisError):
+                raise CounterAway(str(error)) from error
+            raise
+        self._idle.append(connection)
+        return answer
 
-    def _connect(self) -> redis.Connection:
-        connection = self._pool.get_connection()
-        self._local.connection = connection
-        return connection
+    def _take_connection(self) -> Any:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._pool.get_connection()
 
-    def _drop(self) -> None:
-        connection = getattr(self._local, "connection", None)
+    def _drop(self, connection: Any) -> None:
         if connection is not None:
-            self._local.connection = None
             connection.disconnect()
             self._pool.release(connection)
 

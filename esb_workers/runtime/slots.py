@@ -151,7 +151,7 @@ class SlotEngine(Engine):
     def _give_back_slow(self, now: float) -> None:
         """Give back what is held ahead of lanes that are swift no more: slots at work there may be stuck for long."""
         for lane in self._ahead.lanes():
-            if not self._windows.swift(lane, now):
+            if not self._windows.swift(lane, now) or not self._windows.busy(lane):
                 self._release(self._ahead.drop(lane))
 
     def _release(self, items: Sequence[_Item]) -> None:
@@ -319,6 +319,8 @@ class SlotEngine(Engine):
             return []
         free = self._slots - self._in_flight  # every call under way has a slot, should it need one for itself
         most = min(self._windows.together, self._windows.left(lane), free) if self._begin else 1
+        if not self._windows.busy(lane):  # nobody else would ever go on with these; and who asks has come free
+            most = max(most, 1)
         rows = (self._ahead.take(lane) for _ in range(most))
         return [row for row in rows if row is not None]
 
@@ -403,6 +405,9 @@ class SlotEngine(Engine):
         # A claim that is under way still brings rows, which slots are needed for.
         if self._threads:
             self._claims_ended.wait(max(0.0, deadline - time.monotonic()))
+        with self._lock:  # slots that would go on with these, or drop them, may be in calls that hang
+            for lane in self._ahead.lanes():
+                self._release(self._ahead.drop(lane))
         while self._busy() and time.monotonic() < deadline:
             time.sleep(0.01)
         for _ in range(self._slots):

@@ -55,8 +55,10 @@ def volley(
     ended: list[tuple[int, R]] = []
     late: list[Late[R]] = []
     waiting: dict[int, tuple[int, UnderWay[R]]] = {}
+    until = time.monotonic() + patience
     for position, task in enumerate(tasks):
-        begun = _or_none(begin, task)
+        # What is sent already must not wait long for the others to be; nor must a lease be outrun by them.
+        begun = _or_none(begin, task) if time.monotonic() < until else None
         if begun is None:
             late.append(Late(position, None))
         elif hasattr(begun, "fileno"):

@@ -87,6 +87,11 @@ class LaneWindows:
         """How many calls of a swift lane one slot may have under way, so that ABREAST slots use the window."""
         return max(1, self._widest // ABREAST)
 
+    def busy(self, lane: int) -> bool:
+        """Whether calls of this lane are under way."""
+        state = self._lanes.get(lane)
+        return state is not None and bool(state.running)
+
     def left(self, lane: int) -> int:
         """How many more calls of a lane may be under way."""
         return self._widest - len(self._lanes[lane].running)

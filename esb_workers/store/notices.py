@@ -46,8 +46,9 @@ class Listener:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name=f"listen-{self._channel}", daemon=True)
-                    self._thread.start()
+                    thread = threading.Thread(target=self._run, name=f"listen-{self._channel}", daemon=True)
+                    thread.start()
+                    self._thread = thread
 
     def close(self) -> None:
         """Stop listening."""
@@ -60,6 +61,9 @@ class Listener:
             except (psycopg2.Error, OSError) as error:
                 log.debug("nobody is heard on %s for now: %s", self._channel, error)
                 self._closed.wait(PAUSE)
+            except Exception:  # without this thread nobody would ever be heard again
+                log.exception("nobody is heard on %s for now", self._channel)
+                self._closed.wait(PAUSE)
 
     def _listen(self) -> None:
         connection = psycopg2.connect(
@@ -69,8 +73,10 @@ class Listener:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(f"listen {self._channel}")
+            poll = select.poll()  # and not `select`, which knows only the first 1024 descriptors
+            poll.register(connection.fileno(), select.POLLIN)
             while not self._closed.is_set():
-                if select.select([connection], [], [], PAUSE)[0]:
+                if poll.poll(PAUSE * 1000):
                     connection.poll()
                 while connection.notifies:
                     self._heard(connection.notifies.pop(0).payload)

@@ -107,11 +107,11 @@ class HttpCaller:
         target = wire.parse_url(url)
         if target.origin.scheme != "http" or len(body) > AT_ONCE:
             return None
+        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        data = wire.head(method, target, pairs, body) + body
         connection = self._pool.take(target.origin) or self._connect_at_once(target.origin, started)
         if connection is None:
             return None
-        pairs = headers.items() if isinstance(headers, Mapping) else headers
-        data = wire.head(method, target, pairs, body) + body
         exchange = _Exchange(method, data, started + timeout_ms / 1000, max_body)
         try:
             exchange.send(connection)
@@ -193,7 +193,7 @@ class HttpCaller:
 class Sent:
     """A request whose answer is still to be read, by `HttpCaller.take` or `HttpCaller.end`.
 
-    `partial`: a part of it has come, and it may be whole soon.
+    `partial`: a part of it has come, and it may be whole soon. `answer`: it has come, and the connection is another's.
     """
 
     caller: HttpCaller
@@ -202,6 +202,7 @@ class Sent:
     connection: Connection
     started: float
     partial: bool = False
+    answer: Response | None = None
 
     def fileno(self) -> int:
         """The socket's."""
@@ -209,13 +210,16 @@ class Sent:
 
     def read(self, *, wait: bool) -> Response | None:
         """The answer; without `wait`, None unless it is there. Raises a CallFailed."""
+        if self.answer is not None:  # asked once more, by whom an error kept from recording it
+            return self.answer
         if wait:
-            return self.caller.end(self)
+            self.answer = self.caller.end(self)
+            return self.answer
         try:
-            found, self.partial = self.caller.take(self)
+            self.answer, self.partial = self.caller.take(self)
         except (OSError, OverBudget):
-            found, self.partial = None, False  # whoever waits for it is told
-        return found
+            self.partial = False  # whoever waits for it is told
+        return self.answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,6 +169,30 @@ def test_while_a_turn_waits_for_the_database_another_thread_answers(hall: Hall, 
     assert answer(stuck) == b"AGAIN"
 
 
+def test_the_desk_is_taken_over_as_often_as_it_is_held_up(hall: Hall, eventually: Eventually) -> None:
+    callers = [hall.caller() for _ in range(2)]
+    for turn in range(3):
+        hall.may_write.clear()
+        before = len(hall.written)
+        for number, caller in enumerate(callers):
+            caller.sendall(request(b"%d" % turn))
+            eventually(lambda number=number, before=before: len(hall.written) == before + number + 1)
+        hall.may_write.set()
+        assert [answer(caller) for caller in callers] == [b"%d" % turn] * 2
+
+
+def test_a_fault_of_the_desk_costs_the_connections_of_its_turn_alone(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty, other = hall.caller(), hall.caller()
+    with monkeypatch.context() as patched:
+        patched.setattr(hall.desk, "_answer_all", lambda asking: 1 / 0)
+        faulty.sendall(request())
+        assert hall.left.get(timeout=10)[1] == "done"
+    other.sendall(request(b"x"))
+    assert answer(other) == b"X"
+
+
 def test_when_the_server_ends_all_connections_leave(hall: Hall) -> None:
     for _ in range(3):
         hall.caller()

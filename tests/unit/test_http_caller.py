@@ -485,6 +485,18 @@ def test_requests_are_sent_before_answers_are_read_each_on_a_connection_of_its_o
         assert peer.connections == 3, "they are kept for the next call"
 
 
+def test_an_answer_that_is_asked_for_again_is_not_that_of_the_next_call(caller: HttpCaller) -> None:
+    with answering(OK, OK.replace(b"hi", b"ho")) as peer:
+        first = begun(caller, peer)
+        readable(first)
+        taken = first.read(wait=False)
+        second = begun(caller, peer)
+        assert second.connection is first.connection
+        assert first.read(wait=True) is taken
+        answer = second.read(wait=True)
+        assert answer is not None and answer.body == b"ho"
+
+
 def test_an_answer_that_comes_in_parts_is_partial_until_it_is_whole(caller: HttpCaller) -> None:
     go_on = threading.Event()
 

@@ -81,6 +81,7 @@ def test_a_plain_request_is_read_as_gunicorn_reads_it(data: bytes) -> None:
         request(b"{}", "Transfer-Encoding: chunked"),
         request(b"{}", "Connection: close"),
         request(b"{}", "Upgrade: h2c"),
+        request(b"[]", "Content-Type: application/cloudevents-batch+json"),
         request(b"{}", "Content-Length: 2"),
         request(b"{}", "X-API-Key: 1", "x-api-key: 2"),
         request(b"{}", "X_API_Key: 1"),

@@ -90,3 +90,13 @@ def test_what_fails_is_late_so_that_it_fails_again_where_it_is_seen_to() -> None
 
     broken = answered(b"!")
     assert volley([None, broken], begin) == ([], [Late(0, None), Late(1, broken)])
+
+
+def test_what_could_not_be_begun_in_time_is_left_to_threads_of_its_own() -> None:
+    def begin(number: int) -> str:
+        time.sleep(0.03)
+        return f"{number}"
+
+    ended, late = volley([0, 1, 2, 3], begin, patience=0.05)
+    assert ended == [(0, "0"), (1, "1")]
+    assert late == [Late(2, None), Late(3, None)]
