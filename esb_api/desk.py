@@ -1,6 +1,6 @@
 """One thread that answers many callers: what is asked at the same moment is read, stored and answered in one turn.
 
-A thread for each request is the price of a request that waits. Those of the front door wait for one thing only, the
+A thread for each request is the price of a request that waits. Those that send a message wait for one thing only, the
 commit, and share it; with a thread each they would spend half their time waiting for one another to let go of the
 interpreter. Here each request runs in a greenlet that steps aside where it would wait for the commit; when all have
 come that far, their rows are written in one statement, and each goes on to its answer.
@@ -88,7 +88,8 @@ class Desk:
         self._seats: dict[int, Seat] = {}  # of those that wait for a request; who takes one out owns it
         self._hall = threading.Lock()  # around an entry there and what the poller knows of it
         self._some = threading.Event()
-        self._start = threading.Lock()  # around `_watching` and `_running`
+        self._starting = threading.Lock()
+        self._counting = threading.Lock()  # around `_running`
         self._leader: threading.Thread | None = None
         self._running = 0
         self._turn_began = 0.0  # monotonic; 0: the leader waits for requests
@@ -110,19 +111,18 @@ class Desk:
 
     def _ensure_threads(self) -> None:
         # Started late: a thread made before a fork would not exist in the child.
-        with self._start:
-            if self._watching:
-                return
-            self._watching = True
-        self._lead()
-        threading.Thread(target=self._watch, name="desk-watch", daemon=True).start()
+        with self._starting:
+            if not self._watching:
+                self._lead()
+                threading.Thread(target=self._watch, name="desk-watch", daemon=True).start()
+                self._watching = True  # last: should there be no more threads, the next connection tries again
 
     def _lead(self) -> None:
         """Have a new thread take the desk; the one before it ends with its turn."""
         named = threading.Event()
         thread = threading.Thread(target=self._serve, args=(named,), name="desk", daemon=True)
         thread.start()  # before it is named: should there be no more threads, the leader of before stays
-        with self._start:
+        with self._counting:
             self._running += 1
         self._turn_began = 0.0
         self._leader = thread
@@ -157,7 +157,7 @@ class Desk:
                 log.exception("the desk stumbled")
             if self._leader is me:
                 self._turn_began = 0.0
-        with self._start:
+        with self._counting:
             self._running -= 1
 
     # --- connections ---------------------------------------------------------------------------------

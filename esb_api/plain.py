@@ -12,7 +12,7 @@ import re
 import time
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from flask import Response
 from gunicorn import SERVER
@@ -29,14 +29,11 @@ OTHERWISE: Final = frozenset(
 )
 
 
-class PlainRequest:
+class PlainRequest(NamedTuple):
     """A whole request. `size`: its bytes in the buffer; `environ` is WSGI's."""
 
-    __slots__ = ("environ", "size")
-
-    def __init__(self, environ: dict[str, Any], size: int) -> None:
-        self.environ = environ
-        self.size = size
+    environ: dict[str, Any]
+    size: int
 
 
 def read_plain(data: bytes, paths: frozenset[bytes], base: dict[str, Any]) -> PlainRequest | None:

@@ -1,4 +1,4 @@
-"""The gunicorn worker: `gthread`, whose connections to the front door sit at the desk between their requests."""
+"""The gunicorn worker: `gthread`, whose connections that send messages sit at the desk between their requests."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ LINGER: Final = 20
 
 
 class DeskWorker(ThreadWorker):
-    """`gthread`, with a desk for the front door's callers, and threads that stay with a busy connection."""
+    """`gthread`, with a desk for those who send messages, and threads that stay with a busy connection."""
 
     desk: Desk | None = None
 
     def load_wsgi(self) -> None:
-        """Load the application, and open a desk for its front door."""
+        """Load the application, and open a desk for those who send messages."""
         super().load_wsgi()
         front = getattr(self.wsgi, "wsgi_app", None)
         if isinstance(front, Front) and not self.cfg.is_ssl:

@@ -106,7 +106,7 @@ class Engine(ABC):
         self._timers_changed = True
         self._after: defaultdict[str, int] = defaultdict(int)  # the lane whose turn was last, by kind of claim
         self._pace = Pace()
-        # Of messages alone: who runs steps of its own is slowed by its looks, and is waked by those who wait for it.
+        # Of messages alone: runs are waked by those who wait for them, and looks would compete with their steps.
         self._flow = Pace(STEADY_SPAN, STEADY if pool in ("routing", "delivery") else math.inf)
         self._attentive_until = 0.0  # monotonic
         self._threads: list[threading.Thread] = []
