@@ -75,5 +75,24 @@ def test_nesting_ends_at_the_limit(opening: bytes, inner: bytes, closing: bytes)
     parse_json(b"[" + b"[]," * 500 + b"[]]")  # wide is not deep
 
 
+@pytest.mark.parametrize("text", ["]", "[", "}{", '"', "\\", '\\"', '"]', '\\"]"['])
+def test_brackets_and_quotes_inside_strings_hide_no_nesting_and_add_none(text: str) -> None:
+    wide = [text] * 500
+    assert parse_json(json.dumps(wide).encode()) == wide
+    deep: object = 0
+    for _ in range(MAX_DEPTH):
+        deep = [text, deep, text]
+    assert parse_json(json.dumps(deep).encode()) == deep
+    with pytest.raises(Malformed):
+        parse_json(json.dumps([text, deep, text]).encode())
+
+
+def test_what_looks_like_a_large_number_inside_a_string_is_text() -> None:
+    words = ["9" * 30, "1e999", 'a"9999999999999999999', "6f1e9990-1111-4e22-8222-123456789012"]
+    assert parse_json(json.dumps(words).encode()) == words
+    with pytest.raises(Malformed):
+        parse_json(json.dumps([*words, 10**19]).encode())
+
+
 def test_keys_keep_their_order() -> None:
     assert list(parse_json(b'{"z":1,"a":2,"m":3}')) == ["z", "a", "m"]
