@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 from flask import Response
+from pydantic import TypeAdapter, ValidationError
 
 from esb_api import message_view
 from esb_api.admission import Places, check_grant, places_of
@@ -23,7 +24,7 @@ from esb_api.problems import problem
 from esb_api.schemas.messages import MessageBody
 from esb_api.validation import validated
 from esb_api.waiting import wanted_wait
-from esb_workers.bus import NewMessage
+from esb_workers.bus import OPERATOR, NewMessage
 from esb_workers.errors import Conflict, EsbError, FieldError, Invalid, TooLarge
 from esb_workers.registry.catalogue import Judgement
 from esb_workers.store import message_log, messages
@@ -46,6 +47,9 @@ class Incoming(NamedTuple):
 
 #: Reads one message out of a request. Raises Invalid.
 Read = Callable[[], Incoming]
+#: A message of a batch, or what is wrong with it.
+Each = Incoming | Invalid
+_ALL: Final = TypeAdapter(list[MessageBody])
 
 
 # --- one message -----------------------------------------------------------------------------------------
@@ -124,7 +128,7 @@ def new_message(call: Call, incoming: Incoming) -> NewMessage:
     check_grant(call.principal.client, body.message_type, payload)
     judged = _judged(call, incoming)
     client_id = call.principal.client_id
-    owner = client_id or "operator"
+    owner = client_id or OPERATOR
     return NewMessage(
         source=body.source,
         message_type=body.message_type,
@@ -194,15 +198,15 @@ def check_count(count: int) -> None:
         )
 
 
-def accept_many(call: Call, asked: bytes, read_all: Callable[[], Sequence[Read]]) -> Response:
+def accept_many(call: Call, asked: bytes, read_all: Callable[[], Sequence[Each]]) -> Response:
     """Store those messages that are good, in one transaction, and say of each what became of it."""
     with places_of(call) as places:
         reply = once(call, asked, lambda cursor: _accept_many(call, cursor, places, read_all()))
     return reply.response()
 
 
-def _accept_many(call: Call, cursor: Cursor | None, places: Places, reads: Sequence[Read]) -> Reply:
-    found = [_admitted(call, read) for read in reads]
+def _accept_many(call: Call, cursor: Cursor | None, places: Places, batch: Sequence[Each]) -> Reply:
+    found = [_admitted(call, each) for each in batch]
     good = [new for new in found if isinstance(new, NewMessage)]
     if len(good) < len(found):
         check_current(call)
@@ -220,12 +224,13 @@ def _accept_many(call: Call, cursor: Cursor | None, places: Places, reads: Seque
     return Reply(202, orjson.dumps({"items": items}, default=str), _after(call, cursor, good, outcomes))
 
 
-def _admitted(call: Call, read: Read) -> NewMessage | EsbError:
+def _admitted(call: Call, each: Each) -> NewMessage | EsbError:
+    if isinstance(each, Invalid):
+        return each
     try:
-        new = new_message(call, read())
+        return new_message(call, each)  # not routed here: its sender would wait a thousand times, and the pool does it
     except EsbError as error:
         return error
-    return new  # not routed here: that would keep the caller waiting a thousand times, and the pool does it as well
 
 
 def _item(index: int, result: tuple[NewMessage, Accepted] | EsbError, first: dict[str, str]) -> dict[str, Any]:
@@ -245,3 +250,19 @@ def _item(index: int, result: tuple[NewMessage, Accepted] | EsbError, first: dic
 def read_body(value: Any) -> Read:
     """Reads a message out of parsed JSON."""
     return lambda: Incoming(validated(MessageBody, value))
+
+
+def read_bodies(values: list[Any]) -> list[Each]:
+    """Reads a batch out of parsed JSON: all at once, or one by one if one is wrong."""
+    try:
+        return [Incoming(body) for body in _ALL.validate_python(values)]
+    except ValidationError:
+        return [read_each(read_body(value)) for value in values]
+
+
+def read_each(read: Read) -> Each:
+    """What `read` reads, or what is wrong with it."""
+    try:
+        return read()
+    except Invalid as error:
+        return error

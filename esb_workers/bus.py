@@ -318,7 +318,6 @@ class Bus:
             self.ringer.ring("delivery")
 
     def _row(self, i: int, m: NewMessage, known: Known | None) -> Row:
-        judged = {} if m.judged is None else {catalogue.TOPIC: m.judged}
         row: Row = {
             "i": i,
             "id": m.id or new_id(),
@@ -329,25 +328,29 @@ class Bus:
             "headers": m.headers,
             "payload": m.payload,
         }
-        optional = {
-            "client": m.client_id,
-            "ext": m.message_id,
-            "scope": m.scope if m.message_id is not None else None,
-            "okey": m.ordering_key,
-            "prio": m.priority,
-            "at": to_wire(m.deliver_at),
-            "exp": to_wire(m.expires_at),
-            "reply": m.reply_to,
-            "trace": m.traceparent,
-            "replay_of": m.replay_of,
-            "to": m.deliveries,
-            "matched": m.matched,
-            "known": {**(known or {}), **judged} or None,
-            "warning": m.warning,
-        }
-        row.update((k, v) for k, v in optional.items() if v is not None)
-        if "scope" in row:
-            row["hash"] = m.digest()
+        for name, value in (
+            ("client", m.client_id),
+            ("okey", m.ordering_key),
+            ("prio", m.priority),
+            ("reply", m.reply_to),
+            ("trace", m.traceparent),
+            ("replay_of", m.replay_of),
+            ("to", m.deliveries),
+            ("matched", m.matched),
+            ("warning", m.warning),
+        ):
+            if value is not None:
+                row[name] = value
+        if known or m.judged is not None:
+            row["known"] = (known or {}) if m.judged is None else {**(known or {}), catalogue.TOPIC: m.judged}
+        if m.message_id is not None:
+            row["ext"] = m.message_id
+            if m.scope is not None:
+                row["scope"], row["hash"] = m.scope, m.digest()
+        if m.deliver_at is not None:
+            row["at"] = to_wire(m.deliver_at)
+        if m.expires_at is not None:
+            row["exp"] = to_wire(m.expires_at)
         return row
 
     def _lane(self, name: str) -> int:

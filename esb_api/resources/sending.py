@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from flask import Response
 
-from esb_api.accept import Incoming, Read, accept_many, accept_one, check_count, read_body
+from esb_api.accept import Each, Incoming, accept_many, accept_one, check_count, read_bodies, read_body, read_each
 from esb_api.call import Call
 from esb_api.operations import Resource
 from esb_api.principals import Access
@@ -74,13 +74,13 @@ def send_batch(call: Call, body: Any) -> Response:
 
     A bad one never sinks the others: its entry bears the error. A batch that does not fit the quota is refused whole.
     """
-    return accept_many(call, _asked(call), lambda: [read_body(value) for value in _messages(body)])
+    return accept_many(call, _asked(call), lambda: _messages(body))
 
 
-def _messages(body: Any) -> Sequence[Any]:
+def _messages(body: Any) -> list[Each]:
     values = validated(BatchShape, body).messages
     check_count(len(values))
-    return values
+    return read_bodies(values)
 
 
 def _asked(call: Call) -> bytes:
@@ -115,19 +115,10 @@ def send_events(call: Call) -> Response:
     return accept_one(call, asked, lambda: _incoming(cloudevents.decode(headers, raw, parse_json)))
 
 
-def _batch(raw: bytes) -> list[Read]:
+def _batch(raw: bytes) -> list[Each]:
     events = cloudevents.decode_batch(raw, parse_json)
     check_count(len(events))
-    return [_reader(event) for event in events]
-
-
-def _reader(event: IncomingEvent | Invalid) -> Read:
-    def read() -> Incoming:
-        if isinstance(event, Invalid):
-            raise event
-        return _incoming(event)
-
-    return read
+    return [event if isinstance(event, Invalid) else read_each(partial(_incoming, event)) for event in events]
 
 
 def _incoming(event: IncomingEvent) -> Incoming:

@@ -38,8 +38,9 @@ def _check_type(text: str) -> str:
     return text
 
 
+#: Its length is looked at with the rest of it.
 MessageType = Annotated[
-    str, AfterValidator(_check_type), Field(max_length=MAX_LENGTH, json_schema_extra={"pattern": _TYPE})
+    str, AfterValidator(_check_type), Field(json_schema_extra={"pattern": _TYPE, "maxLength": MAX_LENGTH})
 ]
 
 
