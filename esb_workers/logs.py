@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -49,6 +50,59 @@ def event(logger: logging.Logger, message: str, level: int = logging.INFO, **fie
         record = logging.LogRecord(logger.name, level, "", 0, message, None, None)
         record.__dict__["fields"] = fields
         logger.handle(record)
+
+
+class _Gathered(threading.local):
+    lines: list[str] | None = None  # of this thread, while it is inside `together`
+
+
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Writes each line at once, but those of a `together` block."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._gathered = _Gathered()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it, or put it with the others of its block."""
+        lines = self._gathered.lines
+        if lines is None:
+            super().emit(record)
+            return
+        try:
+            lines.append(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write this thread's lines of the block at its end, in one go."""
+        if self._gathered.lines is not None:
+            yield
+            return
+        lines = self._gathered.lines = []
+        try:
+            yield
+        finally:
+            self._gathered.lines = None
+            if lines:
+                self._write("".join(f"{line}{self.terminator}" for line in lines))
+
+    def _write(self, text: str) -> None:
+        with self.lock or nullcontext():
+            try:
+                self.stream.write(text)
+                self.flush()
+            except Exception:  # as a handler does: a log that cannot be written stops nobody's work
+                self.handleError(logging.makeLogRecord({"msg": text}))
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Write the lines that this thread logs in the block at its end, in one go: a write costs as much as a line."""
+    handler = next((one for one in logging.getLogger().handlers if isinstance(one, LineHandler)), None)
+    with handler.together() if handler else nullcontext():
+        yield
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
@@ -99,7 +153,7 @@ def configure(process: str, *, log_format: str = "json", level: str = "INFO", st
 
     Replaces the root logger's handlers, so that libraries speak the same shape; call it once at start.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = LineHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(process) if log_format == "json" else ConsoleFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)

@@ -18,15 +18,14 @@ from esb_workers.registry.limits import Limits
 from esb_workers.registry.retries import Answered, Failed, Outcome, nearest
 from esb_workers.registry.selection import WORKFLOW
 from esb_workers.store.messages import StoredMessage
-from esb_workers.transport.adapter import MAX_BODY, Response, SentRequest
+from esb_workers.transport.adapter import MAX_BODY, ReadyRequest, Response
 from esb_workers.transport.errors import CallFailed
 from esb_workers.transport.transports import PULL_SCHEME, Transports
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Called:
+class Called(NamedTuple):
     """An attempt that was made. `body` is what came back, `error` why nothing did; milliseconds."""
 
     prepared: Prepared
@@ -34,7 +33,6 @@ class Called:
     outcome: Outcome
     duration_ms: int
     body: bytes = b""
-    content_type: str | None = None
     error: str | None = None
     resent: bool = False  # the request went out twice: its kept connection closed upon it
     truncated: bool = False  # the body was to go on to somebody, and is only the beginning of what came
@@ -133,7 +131,7 @@ class Caller:
                         attempt = _Attempt(option, chosen, self._roomy)
                         found = attempt.make(transport.send)
                         called = found if isinstance(found, Called) else attempt.answered(found)
-                        self._report(called)
+                        self.report(called)
                         return called
                     chosen = NotNow(PULL_SCHEME if chosen.instance.scheme == PULL_SCHEME else NO_TRANSPORT)
             why = why or chosen
@@ -142,8 +140,8 @@ class Caller:
         assert why is not None
         return NotCalled(prepared, "held", why.reason, why.retry_ms)
 
-    def begin(self, prepared: Prepared) -> Result | Sent | None:
-        """Send the request of a delivery without waiting for its answer; None for what only `call` does.
+    def ready(self, prepared: Prepared) -> Result | Call | None:
+        """A delivery whose request can be sent without waiting for its answer; None for what only `call` does.
 
         That is: a choice of destinations, a workflow, a circuit that is not closed, and what its transport cannot
         send at once.
@@ -155,24 +153,15 @@ class Caller:
         instance = self._chooser.choose_closed(prepared.destination)
         if instance is None:
             return None
-        send: Callable[..., SentRequest | None] | None = getattr(self._transport(instance.scheme), "begin", None)
-        if send is None:
+        make: Callable[..., ReadyRequest | None] | None = getattr(self._transport(instance.scheme), "ready", None)
+        if make is None:
             return None
         attempt = _Attempt(prepared, Chosen(instance), self._roomy)
-        found = attempt.make(send)
+        found = attempt.make(make)
         if isinstance(found, Called):
-            self._report(found)
+            self.report(found)
             return found
-        return Sent(self, attempt, found) if found else None
-
-    def end(self, sent: Sent, *, wait: bool) -> Called | None:
-        """What came of what `begin` sent; without `wait`, None unless all of the answer is there."""
-        found = sent.attempt.told(lambda: sent.request.read(wait=wait))
-        if found is None:
-            return None
-        called = found if isinstance(found, Called) else sent.attempt.answered(found)
-        self._report(called)
-        return called
+        return Call(self, attempt, found) if found else None
 
     def _start(self, prepared: Prepared, message: StoredMessage, payload: str) -> Begun | NotNow:
         """Start a run. Raises Unavailable."""
@@ -193,7 +182,8 @@ class Caller:
             return nullcontext()
         return self._limits.place(option.destination.name, option.plan.timeout)
 
-    def _report(self, called: Called) -> None:
+    def report(self, called: Called) -> None:
+        """Tell how a call went, for the circuit of its instance."""
         outcome = called.outcome
         if isinstance(outcome, Failed) and not outcome.transient:
             if called.chosen.probe:  # nothing was learnt, and the probe is used up
@@ -202,20 +192,45 @@ class Caller:
         self._chooser.report(called.chosen, ok=not outcome.counts_against_circuit)
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A delivery whose request has been sent, and whose answer is still to be read: see `Caller.end`."""
+class Call:
+    """A delivery whose request is sent without waiting: see runtime.volley.Call."""
 
-    caller: Caller
-    attempt: _Attempt
-    request: SentRequest
+    __slots__ = ("_attempt", "_called", "_caller", "_request", "fileno", "receive")
 
-    def fileno(self) -> int:
-        """What is readable when an answer comes."""
-        return self.request.fileno()
+    def __init__(self, caller: Caller, attempt: _Attempt, request: ReadyRequest) -> None:
+        self._caller, self._attempt, self._request = caller, attempt, request
+        self._called: Called | None = None
+        self.fileno, self.receive = request.call.fileno, request.call.receive
+
+    @property
+    def ended(self) -> bool:
+        """Whether `result` is there."""
+        return self._called is not None or self._request.call.ended
+
+    @property
+    def partial(self) -> bool:
+        """Whether a part of the answer has come, and it may be whole soon."""
+        return self._request.call.partial
+
+    def send(self) -> bool:
+        """Send it; False if that could take long."""
+        sent = self._attempt.told(self._request.call.send)
+        if isinstance(sent, Called):
+            self._called = sent
+            self._caller.report(sent)
+            return True
+        return sent
+
+    def result(self) -> Called:
+        """What came of it; waits for that unless it has ended."""
+        if self._called is None:
+            found = self._attempt.told(self._request.result)
+            self._called = found if isinstance(found, Called) else self._attempt.answered(found)
+            self._caller.report(self._called)
+        return self._called
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Attempt:
     """One request to one instance, and what is made of how that ends."""
 
@@ -253,7 +268,6 @@ class _Attempt:
             outcome=Answered(response.status_code, response.headers.get("Retry-After")),
             duration_ms=round(response.elapsed.total_seconds() * 1000),
             body=response.content,
-            content_type=response.headers.get("Content-Type"),
             resent=getattr(response.raw, "resent", False),
             truncated=self._goes_on and getattr(response.raw, "truncated", False),
         )

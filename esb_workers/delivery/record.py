@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from esb_workers.delivery import slip
 from esb_workers.delivery.answers import as_json, text_of
@@ -25,8 +24,7 @@ from esb_workers.transport.http import MAX_BODY
 ANSWER_TOO_LARGE: Final = "AnswerTooLarge"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A row for the store, and what is to happen in the same transaction if the row is still ours."""
 
     row: dict[str, Any]
@@ -43,9 +41,10 @@ def of(result: Result, chance: Callable[[], float] = random.random) -> Record:
     if isinstance(result, Begun):
         return Record(_begun(result, chance))
     decision = _decision(result, chance)
-    row = _base(result.prepared.claim) | _ending(decision, result.prepared) | _went_to(result.prepared)
-    row |= {"detail": _detail(result), "service": result.chosen.instance.id}
-    disables = result.chosen.instance.id if isinstance(decision, Dead) and decision.disables else None
+    prepared, instance = result.prepared, result.chosen.instance.id
+    row = {**_base(prepared.claim), **_ending(decision, prepared), **_went_to(prepared)}
+    row["detail"], row["service"] = _detail(result), instance
+    disables = instance if isinstance(decision, Dead) and decision.disables else None
     if not isinstance(decision, Delivered):
         return Record(row, disables)
     onward = slip.onward(result)
@@ -127,8 +126,9 @@ def _begun(begun: Begun, chance: Callable[[], float]) -> dict[str, Any]:
 
 
 def _decision(called: Called, chance: Callable[[], float]) -> Decision:
-    if called.truncated and called.outcome.ok:
-        return Dead(ANSWER_TOO_LARGE)  # the stop has done its part, but what it answered cannot go on whole
+    if called.outcome.ok:
+        # One that is cut: the stop has done its part, but what it answered cannot go on whole.
+        return Dead(ANSWER_TOO_LARGE) if called.truncated else Delivered()
     policy = nearest(called.prepared.plan.retry_policy, called.chosen.instance.retry_policy, default=DEFAULT_POLICY)
     return _decided(called.prepared, called.outcome, policy, chance)
 

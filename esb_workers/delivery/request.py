@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from typing import NamedTuple
 
 from esb_workers.clock import to_wire
 from esb_workers.delivery.prepare import Prepared
@@ -81,31 +82,35 @@ def traceparent(message_id: str, delivery_id: str) -> str:
 
 def _merged(ours: cloudevents.Pairs, prepared: Prepared, instance: Instance) -> dict[str, str]:
     """Ours, then what the message passes on, all but the sealed ones replaced by the service's own."""
-    own = _own_headers(instance.headers)
-    if not own and not prepared.headers:
+    if not instance.headers and not prepared.headers:
         return dict(ours)
-    taken = _taken(tuple([name for name, _ in ours])) | own.keys()
-    passed = cloudevents.passed_on(prepared.headers, taken)
-    replaced = own.keys() | {name.lower() for name, _ in passed}
-    merged = dict(ours) if replaced.isdisjoint(taken | _YIELDING) else _without(ours, replaced)
-    merged.update(passed)
-    merged.update(own.values())
+    names = tuple([name for name, _ in ours])
+    beside = _beside(names, tuple(prepared.headers.items()), instance.headers)
+    merged = {name: value for name, value in ours if name not in beside.replaced} if beside.replaced else dict(ours)
+    merged.update(beside.headers)
     return merged
 
 
-def _without(ours: cloudevents.Pairs, replaced: set[str]) -> dict[str, str]:
-    return {name: value for name, value in ours if name.lower() not in replaced}
+class _Beside(NamedTuple):
+    """Headers that go out beside ours, and those of ours in whose place they come."""
+
+    headers: cloudevents.Pairs
+    replaced: frozenset[str]
 
 
-@lru_cache(maxsize=64)
-def _taken(names: tuple[str, ...]) -> frozenset[str]:
-    """What of ours stays whatever a message's headers say; the names are the same few every time."""
-    return frozenset(name.lower() for name in names) - _YIELDING
+_Tuples = tuple[tuple[str, str], ...]
 
 
-@lru_cache(maxsize=1024)
-def _own_headers(headers: tuple[tuple[str, str], ...]) -> dict[str, tuple[str, str]]:
-    return {name.lower(): (name, value) for name, value in headers if name.lower() not in _SEALED}
+@lru_cache(maxsize=256)
+def _beside(names: tuple[str, ...], passing: _Tuples, services: _Tuples) -> _Beside:
+    """The same few for message after message. `names`: of ours."""
+    own = {name.lower(): (name, value) for name, value in services if name.lower() not in _SEALED}
+    # What of ours stays whatever a message's headers say.
+    taken = frozenset(name.lower() for name in names) - _YIELDING | own.keys()
+    passed = cloudevents.passed_on(dict(passing), taken)
+    replacing = own.keys() | {name.lower() for name, _ in passed}
+    replaced = frozenset(name for name in names if name.lower() in replacing)
+    return _Beside([*passed, *own.values()], replaced)
 
 
 def _path(prepared: Prepared, message: StoredMessage, payload: str, instance: Instance) -> str | None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from esb_workers import logs
 from esb_workers.delivery import forming, record
-from esb_workers.delivery.call import Begun, Called, Caller, Result, Sent, Starter
+from esb_workers.delivery.call import Begun, Call, Called, Caller, Result, Starter
 from esb_workers.delivery.forming import Formed, Former, NotFormed
 from esb_workers.delivery.plan import RouteBook
 from esb_workers.delivery.prepare import Prepared, Preparer
@@ -71,16 +71,16 @@ class DeliveryWork:
         with bound(self._lookups.host):  # for an expression in the path
             return _outcome(self._caller.call(task))
 
-    def begin(self, task: Prepared) -> Outcome | SentDelivery | None:
-        """The first half of the second act; None for what only `run` does."""
+    def ready(self, task: Prepared) -> Outcome | DeliveryCall | None:
+        """The second act, to be sent without waiting; None for what only `run` does."""
         if task.claim.cursor and task.claim.cursor.get("raw"):
             return None
         if task.plan.path is not None and not task.plan.path.is_static:
             return None  # an expression, which may look up what it likes
-        begun = self._caller.begin(task)
-        if begun is None:
+        made = self._caller.ready(task)
+        if made is None:
             return None
-        return SentDelivery(begun) if isinstance(begun, Sent) else _outcome(begun)
+        return DeliveryCall(made) if isinstance(made, Call) else _outcome(made)
 
     def _form(self, task: Prepared) -> Outcome:
         if self._former is None:
@@ -100,24 +100,31 @@ class DeliveryWork:
         return record.write(self._database, worker, records)
 
 
-class SentDelivery:
-    """A delivery whose answer is still to be read: see runtime.volley.UnderWay."""
+class DeliveryCall:
+    """A delivery that is sent without waiting: see runtime.volley.Call."""
 
-    __slots__ = ("_sent", "fileno")
+    __slots__ = ("_call", "_outcome", "fileno", "receive", "send")
 
-    def __init__(self, sent: Sent) -> None:
-        self._sent = sent
-        self.fileno = sent.fileno
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._outcome: Outcome | None = None
+        self.send, self.fileno, self.receive = call.send, call.fileno, call.receive
+
+    @property
+    def ended(self) -> bool:
+        """Whether `result` is there."""
+        return self._call.ended
 
     @property
     def partial(self) -> bool:
         """Whether a part of the answer has come, and it may be whole soon."""
-        return self._sent.request.partial
+        return self._call.partial
 
-    def read(self, *, wait: bool) -> Outcome | None:
-        """The second half; without `wait`, None unless all of the answer is there."""
-        called = self._sent.caller.end(self._sent, wait=wait)
-        return None if called is None else _outcome(called)
+    def result(self) -> Outcome:
+        """What came of it; waits for that unless it has ended."""
+        if self._outcome is None:
+            self._outcome = _outcome(self._call.result())
+        return self._outcome
 
 
 def _outcome(result: Result) -> Outcome:
@@ -181,7 +188,7 @@ class DeliveryEngine(SlotEngine):
         self._transports = Transports(AddressGuard.of(settings))
         directory = Directory(Vault(settings.secret_keys))
         work = DeliveryWork(database, directory, self._transports, settings.max_body_bytes, make_former, starter)
-        super().__init__("delivery", settings, database, ringer, work, slots, ahead=DEPTH, begin=work.begin)
+        super().__init__("delivery", settings, database, ringer, work, slots, ahead=DEPTH, ready=work.ready)
 
     def stop(self, grace_seconds: float) -> None:
         """Stop in good order and hang up."""

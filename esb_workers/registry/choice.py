@@ -72,6 +72,9 @@ class Chooser:
     def choose_closed(self, destination: Destination) -> Instance | None:
         """An instance whose circuit is closed; None if there is none, or one waits for a probe: `choose` then."""
         fitting = selection.in_range(self._directory.named(destination.name), destination.range)
+        if len(fitting) == 1:  # as most services have it: nothing to choose
+            only = fitting[0]
+            return only if only.status == "active" and only.circuit.state == "closed" else None
         if selection.probes_due(fitting, self._directory.now()):
             return None
         return selection.choose(fitting, self._chance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
@@ -55,10 +55,10 @@ class Destination:
         return cls(name, parse_range(wanted) if at else None)
 
 
-def in_range(candidates: Iterable[C], wanted: Range | None) -> list[C]:
+def in_range(candidates: Sequence[C], wanted: Range | None) -> Sequence[C]:
     """Those whose version is in the range; without one, all."""
     if wanted is None:
-        return list(candidates)
+        return candidates
     return [candidate for candidate in candidates if wanted.contains(parse_version(candidate.version))]
 
 

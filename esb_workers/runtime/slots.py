@@ -17,13 +17,13 @@ from typing import Any, NamedTuple, Protocol
 
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from esb_workers import drill
+from esb_workers import drill, logs
 from esb_workers.errors import Unavailable
 from esb_workers.queues import PoolName
 from esb_workers.runtime.ahead import Ahead
 from esb_workers.runtime.engine import Engine
 from esb_workers.runtime.ringer import Ringer
-from esb_workers.runtime.volley import UnderWay, volley
+from esb_workers.runtime.volley import Call, volley
 from esb_workers.runtime.windows import LaneWindows
 from esb_workers.settings import Settings
 from esb_workers.store.engine import Database
@@ -76,15 +76,15 @@ class SlotWork(Protocol):
         ...
 
 
-#: Sends a task's call without waiting for its answer: see runtime.volley.
-Begin = Callable[[Any], "Outcome | UnderWay[Outcome] | None"]
+#: Makes a task's call ready to be sent: see runtime.volley.
+Ready = Callable[[Any], "Outcome | Call[Outcome] | None"]
 
 
 class _Item(NamedTuple):
     worker: int
     claim: Claim
     task: Any
-    call: UnderWay[Outcome] | None = None  # sent already: its answer is still to be read
+    call: Call[Outcome] | None = None  # sent already: its answer is still to be read
 
 
 class SlotEngine(Engine):
@@ -101,10 +101,10 @@ class SlotEngine(Engine):
         *,
         queue: StepQueue | None = None,
         ahead: int = 0,
-        begin: Begin | None = None,
+        ready: Ready | None = None,
     ) -> None:
         """`ahead`: how many rows of swift lanes may be claimed before a slot is free for them. Needs work whose
-        `release` gives rows back. With `begin`, one slot has several calls of a swift lane under way.
+        `release` gives rows back. With `ready`, one slot has several calls of a swift lane under way.
         """
         super().__init__(pool, settings, database, ringer, queue=queue)
         self._slot_work = work
@@ -113,7 +113,7 @@ class SlotEngine(Engine):
         self._in_flight = 0
         self._full = False  # the last claim took all it was allowed: there is more, nothing has to gather
         self._windows = LaneWindows(slots)
-        self._deep, self._begin = ahead > 0, begin
+        self._deep, self._ready = ahead > 0, ready
         self._ahead: Ahead[_Item] = Ahead(ahead)
         self._tasks: deque[_Item] = deque()
         self._tokens: queues.SimpleQueue[bool] = queues.SimpleQueue()  # each wakes one slot; False: for good
@@ -275,9 +275,10 @@ class SlotEngine(Engine):
     def _volley(self, items: list[_Item]) -> list[_Item]:
         """Do several of one lane; what the slot goes on with."""
         worker, lane = items[0].worker, items[0].claim.lane_id
-        if self._begin is None or worker != self.worker_id or not self.may_act():
+        if self._ready is None or worker != self.worker_id or not self.may_act():
             return self._ended([(item, self._run(item)) for item in items], lane, None)
-        ended, late = volley([item.task for item in items], self._begin)
+        with logs.together():
+            ended, late = volley([item.task for item in items], self._ready)
         self._tasks.extend(
             items[one.position]._replace(call=one.call) for one in late
         )  # their places are theirs already
@@ -318,7 +319,7 @@ class SlotEngine(Engine):
             self._release(self._ahead.drop(lane))
             return []
         free = self._slots - self._in_flight  # every call under way has a slot, should it need one for itself
-        most = min(self._windows.together, self._windows.left(lane), free) if self._begin else 1
+        most = min(self._windows.together, self._windows.left(lane), free) if self._ready else 1
         if not self._windows.busy(lane):  # nobody else would ever go on with these; and who asks has come free
             most = max(most, 1)
         rows = (self._ahead.take(lane) for _ in range(most))
@@ -330,7 +331,7 @@ class SlotEngine(Engine):
         try:
             if item.call is None:
                 return self._slot_work.run(item.task)
-            return item.call.read(wait=True) or Outcome()
+            return item.call.result()
         except Exception:
             log.exception("job %s of pool %s failed in a way that is a defect", item.claim.id, self.pool)
             self._let_go([item.claim], lost=True)  # after five times it is poison

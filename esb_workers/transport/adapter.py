@@ -12,10 +12,10 @@ from requests.adapters import BaseAdapter
 from requests.cookies import RequestsCookieJar
 from requests.utils import get_encoding_from_headers
 
-from esb_workers.transport.http import MAX_BODY, HttpCaller, Sent
+from esb_workers.transport.http import MAX_BODY, Call, HttpCaller
 from esb_workers.transport.http import Response as Reply
 
-__all__ = ["MAX_BODY", "BaseAdapter", "CallAdapter", "PreparedRequest", "Response", "SentRequest", "taken"]
+__all__ = ["MAX_BODY", "BaseAdapter", "CallAdapter", "PreparedRequest", "ReadyRequest", "Response", "taken"]
 
 
 class CallAdapter(BaseAdapter):
@@ -56,9 +56,9 @@ class CallAdapter(BaseAdapter):
         )
         return _Answered(reply, request)
 
-    def begin(self, request: PreparedRequest, *, timeout: float, max_body: int) -> SentRequest | None:
-        """Send without waiting for the answer; None where that could take long: see `HttpCaller.begin`."""
-        sent = self._caller.begin(
+    def ready(self, request: PreparedRequest, *, timeout: float, max_body: int) -> ReadyRequest | None:
+        """The request, to be sent without waiting; None where that could take long: see `HttpCaller.ready`."""
+        call = self._caller.ready(
             request.method or "GET",
             request.url or "",
             request.headers or {},
@@ -66,33 +66,24 @@ class CallAdapter(BaseAdapter):
             timeout_ms=round(timeout * 1000),
             max_body=max_body,
         )
-        return None if sent is None else SentRequest(sent, request)
+        return None if call is None else ReadyRequest(call, request)
 
     def close(self) -> None:
         """Close the kept connections."""
         self._caller.close()
 
 
-@dataclass(frozen=True, slots=True)
-class SentRequest:
-    """A request whose answer is still to be read."""
+class ReadyRequest:
+    """A request that is sent without waiting: see `transport.http.Call`."""
 
-    sent: Sent
-    request: PreparedRequest
+    __slots__ = ("_request", "call")
 
-    def fileno(self) -> int:
-        """What is readable when an answer comes."""
-        return self.sent.fileno()
+    def __init__(self, call: Call, request: PreparedRequest) -> None:
+        self.call, self._request = call, request
 
-    @property
-    def partial(self) -> bool:
-        """Whether a part of the answer has come, and it may be whole soon."""
-        return self.sent.partial
-
-    def read(self, *, wait: bool) -> Response | None:
-        """The answer; without `wait`, only if all of it is there. Raises a CallFailed."""
-        reply = self.sent.read(wait=wait)
-        return None if reply is None else _Answered(reply, self.request)
+    def result(self) -> Response:
+        """The answer, waited for if need be. Raises a CallFailed."""
+        return _Answered(self.call.result(), self._request)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ import json
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from esb_workers.errors import FieldError, Invalid, Malformed, UnsupportedMediaType
@@ -38,8 +39,7 @@ _RESERVED = HOP_BY_HOP | {"host", "authorization", "idempotency-key"}
 # --- out -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingEvent:
+class OutgoingEvent(NamedTuple):
     """A message on its way out. `time` as on the wire; `data` is JSON text, sent byte for byte."""
 
     id: str
@@ -48,7 +48,7 @@ class OutgoingEvent:
     time: str
     correlation_id: str
     data: str
-    extensions: Mapping[str, str] = field(default_factory=dict)
+    extensions: Mapping[str, str] = MappingProxyType({})
     dataref: str | None = None  # where the data is, too or alone
 
 

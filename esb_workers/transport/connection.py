@@ -57,10 +57,13 @@ class _Wire(io.RawIOBase):
         self._count(count)
         return count
 
-    def receive(self) -> bool:
-        """Add to `early`; False at the end of the stream."""
-        self._ready()
-        data = self._sock.recv(_PIECE)
+    def receive(self, *, wait: bool) -> bool:
+        """Add to `early`; False at the end of the stream. Without `wait`, for a plain socket that has something."""
+        if wait:
+            self._ready()
+            data = self._sock.recv(_PIECE)
+        else:  # a socket with a time-out is asked twice by `recv`: whether it has something, and for it
+            data = os.read(self._sock.fileno(), _PIECE)
         self._count(len(data))
         self.early += data
         return bool(data)
@@ -94,6 +97,7 @@ class Connection:
         self.reused = False
         self.idle_since = 0.0
         self._sock = sock
+        self._streamed = False  # the reader has been used, and may have read on
         self._wire = _Wire(sock)
         self._reader = _Reader(self._wire, _PIECE)
         self._poll = select.poll()
@@ -133,11 +137,11 @@ class Connection:
             self._sock.settimeout(_left(deadline))
             rest = rest[self._sock.send(rest[:65536]) :]
 
-    def read_whole(self, method: str, limit: int) -> tuple[Whole | None, bool]:
+    def read_whole(self, method: str, limit: int, *, wait: bool = True) -> tuple[Whole | None, bool]:
         """Receive once. The answer if that made it whole; else None, and whether more may do so."""
         if self._wire.early and not whole(self._wire.early, method, limit)[1]:
             return None, False  # as was found before: there may be nothing more to receive
-        more = self._wire.receive()
+        more = self._wire.receive(wait=wait)
         found, part = whole(self._wire.early, method, limit)
         if found is not None:
             self._wire.early = b""
@@ -145,6 +149,7 @@ class Connection:
 
     def read_head(self, method: str) -> Answer:
         """Status and headers of the final answer; interim answers (1xx) are passed over."""
+        self._streamed = True
         for _ in range(_INTERIM_ANSWERS):
             answer = Answer(cast(socket.socket, self), method=method)
             answer.begin()
@@ -161,7 +166,9 @@ class Connection:
 
     def usable(self) -> bool:
         """Whether nothing has come in since the last call: neither an end nor bytes nobody asked for."""
-        return not self._poll.poll(0) and not self._reader.peek(1) and not self._wire.early
+        if self._poll.poll(0) or self._wire.early:
+            return False
+        return not self._streamed or not self._reader.peek(1)
 
     def close(self) -> None:
         """Close the socket; never raises."""

@@ -14,6 +14,7 @@ import time
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import certifi
 from requests.structures import CaseInsensitiveDict
@@ -38,8 +39,7 @@ PROMPTLY = 0.05
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """An answer. `body` is decoded and cut at the call's limit; `truncated` says that it was cut.
 
     `resent`: the request went out twice, for the kept connection it went out on first closed without an answer.
@@ -86,7 +86,7 @@ class HttpCaller:
         target = wire.parse_url(url)
         pairs = headers.items() if isinstance(headers, Mapping) else headers
         data = wire.head(method, target, pairs, body) + body
-        exchange = _Exchange(method, data, deadline, max_body)
+        exchange = _Exchange(method, data, timeout_ms / 1000, max_body, deadline)
         kept, resent = self._pool.take(target.origin), False
         try:
             raw, content, truncated = exchange.run(kept or self._connect(target.origin, deadline), self._pool)
@@ -95,48 +95,50 @@ class HttpCaller:
             resent = True
         return _response(raw, content, started, truncated=truncated, resent=resent)
 
-    def begin(
+    def ready(
         self, method: str, url: str, headers: Headers, body: bytes, timeout_ms: int, max_body: int = MAX_BODY
-    ) -> Sent | None:
-        """Send a request without waiting for its answer. None, and nothing is sent, if that itself could take long.
+    ) -> Call | None:
+        """A call whose request can be sent without waiting for the answer; None if sending itself could take long.
 
-        That is so with TLS, with much to send, and where no connection is open and none opens at once. Raises a
-        CallFailed.
+        That is so with TLS, and with much to send. Raises a CallFailed.
         """
-        started = time.monotonic()
         target = wire.parse_url(url)
         if target.origin.scheme != "http" or len(body) > AT_ONCE:
             return None
         pairs = headers.items() if isinstance(headers, Mapping) else headers
         data = wire.head(method, target, pairs, body) + body
-        connection = self._pool.take(target.origin) or self._connect_at_once(target.origin, started)
-        if connection is None:
-            return None
-        exchange = _Exchange(method, data, started + timeout_ms / 1000, max_body)
-        try:
-            exchange.send(connection)
-        except _Stale:
-            self._pool.forget(target.origin)
-            return None
-        return Sent(self, target.origin, exchange, connection, started)
+        return Call(self, target.origin, _Exchange(method, data, timeout_ms / 1000, max_body))
 
-    def end(self, sent: Sent) -> Response:
+    def connection(self, origin: Origin) -> Connection | None:
+        """A connection that is open, or opens at once."""
+        return self._pool.take(origin) or self._connect_at_once(origin)
+
+    def send(self, call: Call, connection: Connection) -> bool:
+        """Send a call's request; False if the kept connection was closed meanwhile. Raises a CallFailed."""
+        try:
+            call.exchange.send(connection)
+        except _Stale:
+            self._pool.forget(call.origin)
+            return False
+        return True
+
+    def end(self, call: Call, connection: Connection) -> Response:
         """Wait for the answer to what was sent. Raises a CallFailed."""
         resent = False
         try:
-            raw, content, truncated = sent.exchange.receive(sent.connection, self._pool)
+            raw, content, truncated = call.exchange.receive(connection, self._pool)
         except _Stale:
-            raw, content, truncated = self._again(sent.exchange, sent.origin)
+            raw, content, truncated = self._again(call.exchange, call.origin)
             resent = True
-        return _response(raw, content, sent.started, truncated=truncated, resent=resent)
+        return _response(raw, content, call.started, truncated=truncated, resent=resent)
 
-    def take(self, sent: Sent) -> tuple[Response | None, bool]:
+    def take(self, call: Call, connection: Connection) -> tuple[Response | None, bool]:
         """The answer to what was sent, if all of it is there and plain; else None, and whether more may make it so.
 
         Raises OSError or OverBudget for a connection that `end` will not fare better with.
         """
-        found, more = sent.exchange.take(sent.connection, self._pool)
-        return None if found is None else _response(found, found.body, sent.started), more
+        found, more = call.exchange.take(connection, self._pool)
+        return None if found is None else _response(found, found.body, call.started), more
 
     def _again(self, exchange: _Exchange, origin: Origin) -> tuple[Answer | Whole, bytes, bool]:
         self._pool.forget(origin)  # the peer was restarted: its other connections are gone too
@@ -146,9 +148,9 @@ class HttpCaller:
             error.resent = True
             raise
 
-    def _connect_at_once(self, origin: Origin, now: float) -> Connection | None:
+    def _connect_at_once(self, origin: Origin) -> Connection | None:
         try:
-            return self._connect(origin, now + PROMPTLY)
+            return self._connect(origin, time.monotonic() + PROMPTLY)
         except CallFailed:
             return None  # whoever takes the time for it will see
 
@@ -190,46 +192,69 @@ class HttpCaller:
 
 
 @dataclass(slots=True)
-class Sent:
-    """A request whose answer is still to be read, by `HttpCaller.take` or `HttpCaller.end`.
+class Call:
+    """A request that is sent without waiting, and its answer: see `HttpCaller.ready`. Used by one thread at a time.
 
-    `partial`: a part of it has come, and it may be whole soon. `answer`: it has come, and the connection is another's.
+    `partial`: a part of the answer has come, and it may be whole soon. `answer`: it has come, and the connection is
+    another's.
     """
 
     caller: HttpCaller
     origin: Origin
     exchange: _Exchange
-    connection: Connection
-    started: float
+    connection: Connection | None = None
+    started: float = 0.0
     partial: bool = False
     answer: Response | None = None
 
+    @property
+    def ended(self) -> bool:
+        """Whether the answer is there."""
+        return self.answer is not None
+
+    def send(self) -> bool:
+        """Send the request; from now on its time counts. False where that could take long: nothing is sent.
+
+        Raises a CallFailed.
+        """
+        self.started = time.monotonic()
+        connection = self.caller.connection(self.origin)
+        if connection is None:
+            return False
+        self.exchange.deadline = self.started + self.exchange.seconds
+        self.connection = connection
+        return self.caller.send(self, connection)
+
     def fileno(self) -> int:
         """The socket's."""
+        assert self.connection is not None
         return self.connection.fileno()
 
-    def read(self, *, wait: bool) -> Response | None:
-        """The answer; without `wait`, None unless it is there. Raises a CallFailed."""
-        if self.answer is not None:  # asked once more, by whom an error kept from recording it
-            return self.answer
-        if wait:
-            self.answer = self.caller.end(self)
-            return self.answer
+    def receive(self) -> None:
+        """Take in what has come, without waiting."""
+        assert self.connection is not None
         try:
-            self.answer, self.partial = self.caller.take(self)
+            self.answer, self.partial = self.caller.take(self, self.connection)
         except (OSError, OverBudget):
             self.partial = False  # whoever waits for it is told
+
+    def result(self) -> Response:
+        """The answer, waited for if need be. Raises a CallFailed."""
+        if self.answer is None:  # else asked once more, by whom an error kept from recording it
+            assert self.connection is not None
+            self.answer = self.caller.end(self, self.connection)
         return self.answer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Exchange:
-    """One request sent and its answer read, on whichever connection."""
+    """One request sent and its answer read, on whichever connection, within `seconds` that end at `deadline`."""
 
     method: str
     data: bytes
-    deadline: float
+    seconds: float
     max_body: int
+    deadline: float = 0.0
 
     def run(self, connection: Connection, pool: Pool) -> tuple[Answer | Whole, bytes, bool]:
         self.send(connection)
@@ -291,7 +316,7 @@ class _Exchange:
 
     def take(self, connection: Connection, pool: Pool) -> tuple[Whole | None, bool]:
         """The answer, if it is there whole and plain; else None, and whether more may make it so."""
-        found, more = connection.read_whole(self.method, self.max_body)
+        found, more = connection.read_whole(self.method, self.max_body, wait=False)
         if found is not None:
             _done_with(connection, pool, keep=not found.will_close)
         return found, more

@@ -80,14 +80,11 @@ def head(method: str, target: Target, headers: Iterable[tuple[str, str]], body: 
     """
     if not _METHOD.fullmatch(method):
         raise RequestRefused("the HTTP method must be capital letters")
+    pairs = tuple(headers)
+    names = _looked_at(tuple([name for name, _ in pairs]))
     lines = [f"{method} {target.path} HTTP/1.1", f"Host: {target.host_header}"]
-    encoding_named = False
-    for name, value in headers:
-        lower = _checked_name(name)
-        if lower not in _OWN:
-            encoding_named = encoding_named or lower == "accept-encoding"
-            lines.append(f"{name}: {value}")
-    if not encoding_named:
+    lines += [f"{name}: {value}" for name, value in pairs if name not in names.left_out]
+    if not names.encoding:
         lines.append("Accept-Encoding: identity")
     if body or method not in _BODILESS:
         lines.append(f"Content-Length: {len(body)}")
@@ -98,8 +95,18 @@ def head(method: str, target: Target, headers: Iterable[tuple[str, str]], body: 
     return (text.replace("\n", "\r\n") + "\r\n\r\n").encode("utf-8", "surrogatepass")
 
 
-@lru_cache(maxsize=4096)
-def _checked_name(name: str) -> str:
-    if not _TOKEN.fullmatch(name):
-        raise RequestRefused(f"{name[:100]!r} cannot be the name of a header")
-    return name.lower()
+class _Names(NamedTuple):
+    """What there is to say of the names of headers: `encoding`: they name the codings that are taken."""
+
+    left_out: frozenset[str]
+    encoding: bool
+
+
+@lru_cache(maxsize=256)
+def _looked_at(names: tuple[str, ...]) -> _Names:
+    """They are the same few for call after call. Raises RequestRefused."""
+    for name in names:
+        if not _TOKEN.fullmatch(name):
+            raise RequestRefused(f"{name[:100]!r} cannot be the name of a header")
+    left_out = frozenset(name for name in names if name.lower() in _OWN)
+    return _Names(left_out, any(name.lower() == "accept-encoding" for name in names))

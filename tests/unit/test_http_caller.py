@@ -21,7 +21,7 @@ import requests
 from esb_workers.transport import errors
 from esb_workers.transport.adapter import CallAdapter
 from esb_workers.transport.address import AddressGuard, Endpoint
-from esb_workers.transport.http import HttpCaller, Sent
+from esb_workers.transport.http import Call, HttpCaller, Response
 
 LOOPBACK = AddressGuard(allow=(ipaddress.ip_network("127.0.0.0/8"),))
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -464,22 +464,24 @@ def test_the_adapters_errors_are_those_of_requests_too(caller: HttpCaller) -> No
 # --- in two halves ---------------------------------------------------------------------------------------
 
 
-def begun(caller: HttpCaller, peer: Peer, body: bytes = b"1", timeout_ms: int = 2000) -> Sent:
-    sent = caller.begin("POST", peer.url, (), body, timeout_ms)
-    assert sent is not None
-    return sent
+def begun(caller: HttpCaller, peer: Peer, body: bytes = b"1", timeout_ms: int = 2000) -> Call:
+    call = caller.ready("POST", peer.url, (), body, timeout_ms)
+    assert call is not None and call.send()
+    return call
 
 
-def readable(sent: Sent) -> None:
-    assert select.select([sent.fileno()], [], [], 2)[0]
+def received(call: Call) -> Response | None:
+    assert select.select([call.fileno()], [], [], 2)[0]
+    call.receive()
+    assert call.ended == (call.answer is not None)
+    return call.answer
 
 
 def test_requests_are_sent_before_answers_are_read_each_on_a_connection_of_its_own(caller: HttpCaller) -> None:
     with answering(OK) as peer:
         sent = [begun(caller, peer) for _ in range(3)]
         for one in sent:
-            readable(one)
-            reply = one.read(wait=False)
+            reply = received(one)
             assert reply is not None and (reply.status, reply.body, reply.resent) == (200, b"hi", False)
         assert caller.call("GET", peer.url).status == 200
         assert peer.connections == 3, "they are kept for the next call"
@@ -488,13 +490,11 @@ def test_requests_are_sent_before_answers_are_read_each_on_a_connection_of_its_o
 def test_an_answer_that_is_asked_for_again_is_not_that_of_the_next_call(caller: HttpCaller) -> None:
     with answering(OK, OK.replace(b"hi", b"ho")) as peer:
         first = begun(caller, peer)
-        readable(first)
-        taken = first.read(wait=False)
+        taken = received(first)
         second = begun(caller, peer)
         assert second.connection is first.connection
-        assert first.read(wait=True) is taken
-        answer = second.read(wait=True)
-        assert answer is not None and answer.body == b"ho"
+        assert first.result() is taken
+        assert second.result().body == b"ho"
 
 
 def test_an_answer_that_comes_in_parts_is_partial_until_it_is_whole(caller: HttpCaller) -> None:
@@ -509,11 +509,9 @@ def test_an_answer_that_comes_in_parts_is_partial_until_it_is_whole(caller: Http
 
     with serving(handle) as peer:
         sent = begun(caller, peer)
-        readable(sent)
-        assert sent.read(wait=False) is None and sent.partial
+        assert received(sent) is None and sent.partial
         go_on.set()
-        readable(sent)
-        reply = sent.read(wait=False)
+        reply = received(sent)
         assert reply is not None and reply.body == b"hi"
 
 
@@ -529,10 +527,9 @@ def test_an_answer_that_comes_in_parts_is_partial_until_it_is_whole(caller: Http
 def test_what_is_no_plain_answer_is_read_by_who_waits_for_it(caller: HttpCaller, data: bytes) -> None:
     with answering(data) as peer:
         sent = begun(caller, peer)
-        readable(sent)
-        assert sent.read(wait=False) is None and not sent.partial
-        reply = sent.read(wait=True)
-        assert reply is not None and (reply.status, reply.body) == (200, b"hi")
+        assert received(sent) is None and not sent.partial
+        reply = sent.result()
+        assert (reply.status, reply.body) == (200, b"hi")
 
 
 def test_a_kept_connection_that_closes_upon_what_was_sent_is_followed_by_a_new_one(caller: HttpCaller) -> None:
@@ -547,10 +544,8 @@ def test_a_kept_connection_that_closes_upon_what_was_sent_is_followed_by_a_new_o
     with serving(handle) as peer:
         caller.call("POST", peer.url, body=b"1")
         sent = begun(caller, peer, b"2")
-        readable(sent)
-        assert sent.read(wait=False) is None and not sent.partial
-        reply = sent.read(wait=True)
-        assert reply is not None and reply.resent
+        assert received(sent) is None and not sent.partial
+        assert sent.result().resent
         assert [request[-1:] for request in peer.requests] == [b"1", b"2", b"2"]
 
 
@@ -559,13 +554,14 @@ def test_the_deadline_counts_from_the_first_half(caller: HttpCaller) -> None:
         sent = begun(caller, peer, timeout_ms=300)
         started = time.monotonic()
         with pytest.raises(errors.Timeout):
-            sent.read(wait=True)
+            sent.result()
         assert time.monotonic() - started < 2
 
 
 def test_what_could_take_long_to_send_is_not_begun(caller: HttpCaller) -> None:
     with answering(OK) as peer:
-        assert caller.begin("POST", peer.url, (), b"x" * 40_000, 1000) is None
-        assert caller.begin("POST", peer.url.replace("http:", "https:"), (), b"x", 1000) is None
+        assert caller.ready("POST", peer.url, (), b"x" * 40_000, 1000) is None
+        assert caller.ready("POST", peer.url.replace("http:", "https:"), (), b"x", 1000) is None
         assert peer.requests == []
-    assert caller.begin("POST", peer.url, (), b"x", 1000) is None, "nobody takes the connection"
+    call = caller.ready("POST", "http://127.0.0.1:1/", (), b"x", 1000)
+    assert call is not None and not call.send(), "nobody takes the connection"

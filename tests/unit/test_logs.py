@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -62,3 +63,19 @@ def test_an_event_is_a_line_with_its_own_fields_alone(stream: io.StringIO) -> No
     assert line == {
         "level": "info", "logger": "esb.requests", "process": "api", "message": "request", "status": 200, "clientId": None,
     }  # fmt: skip
+
+
+def test_lines_of_a_block_are_written_together_at_its_end_also_when_it_fails(stream: io.StringIO) -> None:
+    logs.configure("worker delivery", stream=stream)
+    log = logging.getLogger("esb.delivery")
+    with pytest.raises(ValueError, match="late"), logs.together(), logs.together():
+        logs.event(log, "delivered", n=1)
+        elsewhere = threading.Thread(target=logs.event, args=(log, "other thread"))
+        elsewhere.start()
+        elsewhere.join()
+        log.warning("odd")
+        assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == ["other thread"]
+        raise ValueError("late")
+    log.info("after")
+    said = [json.loads(line)["message"] for line in stream.getvalue().splitlines()]
+    assert said == ["other thread", "delivered", "odd", "after"]

@@ -18,7 +18,7 @@ SLOTS = 8
 @pytest.fixture
 def engine() -> Any:
     work = SimpleNamespace(deadline_seconds=60.0, release=lambda claim: f"release {claim.id}")
-    made = SlotEngine("delivery", Settings(), None, None, work, SLOTS, ahead=192, begin=lambda task: None)  # type: ignore[arg-type]
+    made = SlotEngine("delivery", Settings(), None, None, work, SLOTS, ahead=192, ready=lambda task: None)  # type: ignore[arg-type]
     now = time.monotonic()
     for n in range(SLOTS):  # quick calls, until the lane is swift
         made._windows.started(LANE, f"quick-{n}", now)
