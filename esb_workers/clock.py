@@ -12,7 +12,9 @@ def to_wire(moment: datetime | None) -> str | None:
     """`2026-01-31T08:00:00.123Z`, or None for None."""
     if moment is None:
         return None
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def from_wire(text: str) -> datetime:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
 
 _TRIPLE = r'"""(?:\\.|[^\\])*?"""|\'\'\'(?:\\.|[^\\])*?\'\'\''
 _SINGLE = r'"(?:\\[^\r\n]|[^"\\\r\n])*"|\'(?:\\[^\r\n]|[^\'\\\r\n])*\''
@@ -23,6 +24,11 @@ RESERVED = frozenset(
     {"true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if"}
     | {"import", "let", "loop", "package", "namespace", "return", "var", "void", "while"}
 )
+
+_COMPARE: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "==": operator.eq, "!=": operator.ne,
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
 
 
 class Token(NamedTuple):
@@ -105,4 +111,47 @@ def literal(token: Token) -> str | int | None:
         return int(token.text)
     if token.kind == "string" and re.fullmatch(r"'[^'\\]*'|\"[^\"\\]*\"", token.text):
         return token.text[1:-1]
+    return None
+
+
+def joined_by_and(source: list[Token]) -> Iterator[list[Token]]:
+    """The parts of a conjunction, the whole if it is none; nothing where `||` or `?` binds less."""
+    parts: list[list[Token]] = [[]]
+    depth = at = 0
+    while at < len(source):
+        text = source[at].text if source[at].kind == "sign" else ""
+        depth += (text in tuple("([{")) - (text in tuple(")]}"))
+        if depth == 0 and text in ("|", "?"):
+            return
+        if depth == 0 and text == "&":
+            parts.append([])
+            at += 1  # the second `&`
+        else:
+            parts[-1].append(source[at])
+        at += 1
+    yield from parts
+
+
+class Comparison(NamedTuple):
+    """`payload.total > 100`: what a selection finds, compared with a literal."""
+
+    steps: tuple[str | int, ...]
+    holds: Callable[[Any, Any], bool]
+    literal: str | int
+
+
+def comparisons(source: list[Token]) -> list[Comparison] | None:
+    """Of an expression that only compares, or joins comparisons by `&&`; else None."""
+    found = [_comparison(part) for part in joined_by_and(source)]
+    plain = [one for one in found if one is not None]
+    return plain if plain and len(plain) == len(found) else None
+
+
+def _comparison(part: list[Token]) -> Comparison | None:
+    for width in (2, 1):  # a sign is one character
+        left, signs = part[: -width - 1], part[-width - 1 : -1]
+        holds = _COMPARE.get("".join(sign.text for sign in signs if sign.kind == "sign"))
+        steps, wanted = selection(left), literal(part[-1]) if part else None
+        if holds is not None and len(signs) == width and steps is not None and wanted is not None:
+            return Comparison(steps, holds, wanted)
     return None

@@ -6,9 +6,7 @@ Of the parts that `&&` joins, those that compare a field with a literal: `payloa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from esb_workers.expressions.lexing import Token, literal, selection, tokens
+from esb_workers.expressions.lexing import Token, joined_by_and, literal, selection, tokens
 from esb_workers.expressions.patterns.access import SAME, Key, form_of
 from esb_workers.expressions.patterns.compiler import normal_path
 from esb_workers.expressions.patterns.conditions import Access
@@ -21,29 +19,11 @@ _FIELDS = frozenset({"payload", "headers", "source", "messageType", "correlation
 def needs_of(source: str) -> Access:
     """Path → the keys of which a value there must have one. Empty if the text shows none."""
     found: dict[str, tuple[Key, ...]] = {}
-    for part in _joined_by_and(list(tokens(source))):
+    for part in joined_by_and(list(tokens(source))):
         need = _equality(part) or _membership(part)
         if need is not None:
             found[need[0]] = need[1]
     return found
-
-
-def _joined_by_and(source: list[Token]) -> Iterator[list[Token]]:
-    """The parts of a conjunction, the whole if it is none; nothing where `||` or `?` binds less."""
-    parts: list[list[Token]] = [[]]
-    depth = at = 0
-    while at < len(source):
-        text = source[at].text if source[at].kind == "sign" else ""
-        depth += (text in tuple("([{")) - (text in tuple(")]}"))
-        if depth == 0 and text in ("|", "?"):
-            return
-        if depth == 0 and text == "&":
-            parts.append([])
-            at += 1  # the second `&`
-        else:
-            parts[-1].append(source[at])
-        at += 1
-    yield from parts
 
 
 def _equality(part: list[Token]) -> tuple[str, tuple[Key, ...]] | None:

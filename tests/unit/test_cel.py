@@ -333,6 +333,25 @@ def test_selecting_here_is_selecting_in_cel(payload: dict[str, Any], steps: list
     assert outcome(here) == outcome(there)
 
 
+VALUES = SCALARS | st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([2**63 - 1, -(2**63), [], {}])
+LITERALS = st.integers(0, 999_999_999).map(str) | st.sampled_from(["''", "'a'", '"é"', "'\U0001f600'", "'\uffff'"])
+COMPARISONS = st.tuples(st.sampled_from("abc"), st.sampled_from(["==", "!=", "<", "<=", ">", ">="]), LITERALS)
+
+
+@given(st.dictionaries(st.sampled_from("ab"), VALUES), st.lists(COMPARISONS, min_size=1, max_size=3))
+def test_comparing_here_is_comparing_in_cel(payload: dict[str, Any], compared: list[tuple[str, str, str]]) -> None:
+    parts = [f"payload.{name} {sign} {literal}" for name, sign, literal in compared]
+    here, there = parse(" && ".join(parts)), parse(" && ".join(f"({part})" for part in parts))
+
+    def outcome(expression: Any) -> Any:
+        try:
+            return expression.evaluate({"payload": payload})
+        except ExpressionError as error:
+            return error.detail.rpartition(" in `")[0]
+
+    assert outcome(here) == outcome(there)
+
+
 @given(st.text(max_size=30))
 def test_any_text_is_an_expression_or_refused(source: str) -> None:
     try:

@@ -34,10 +34,8 @@ def ready(event: Mapping[str, Any]) -> Event:
     if isinstance(event, Event):
         return event
     made = Event(event)
-    for name, value in event.items():
-        if name.startswith("header") and name.partition(".")[0] in HEADER_ROOTS:
-            del made[name]
-            made[normal_path(name)] = _lower(value)
+    for name in [name for name in event if name[:6] == "header" and name.partition(".")[0] in HEADER_ROOTS]:
+        made[normal_path(name)] = _lower(made.pop(name))
     return made
 
 
