@@ -35,6 +35,11 @@ log = logging.getLogger(__name__)
 NO_ROUTE: Final = "no route took the message"
 NO_PART: Final = "the routes that took the message made no delivery of it: an empty list, or no destination for a part"
 
+#: Messages in memory at once, and characters of payload after which what was made of them is recorded: they may be
+#: large, and transformed for many destinations.
+LOADED: Final = 100
+MAX_HELD: Final = 1 << 22
+
 Json = dict[str, Any]
 
 
@@ -71,15 +76,27 @@ class Routing:
         return done
 
     def _route(self, worker: int, claims: Sequence[Claim]) -> Done:
+        done, held = Done([]), 0
+        results: list[Json] = []
+        for at in range(0, len(claims), LOADED):
+            made, size = self._results(claims[at : at + LOADED])
+            results, held = [*results, *made], held + size
+            if held > MAX_HELD or at + LOADED >= len(claims):
+                drill.crash_point(drill.MID_BATCH)
+                recorded = self._record(worker, results)
+                drill.crash_point(drill.AFTER_COMMIT_BEFORE_RING)
+                self._ringer.ring("delivery")
+                done = Done([*done.ids, *recorded.ids], [*done.keys, *recorded.keys], done.timers or recorded.timers)
+                results, held = [], 0
+        return done
+
+    def _results(self, claims: Sequence[Claim]) -> tuple[list[Json], int]:
+        """What becomes of messages, and their size, in characters."""
         with self._database.cursor() as cursor:
             found = messages.load(cursor, [claim.id for claim in claims])
         now = datetime.now(UTC)
         results = [{"id": c.id, "attempt": c.attempt, **self._routed(found.get(c.id), c, now)} for c in claims]
-        drill.crash_point(drill.MID_BATCH)
-        done = self._record(worker, results)
-        drill.crash_point(drill.AFTER_COMMIT_BEFORE_RING)
-        self._ringer.ring("delivery")
-        return done
+        return results, sum(len(stored.payload or "") for stored in found.values())
 
     def _record(self, worker: int, results: list[Json]) -> Done:
         gathered = {r["id"]: g for r in results if (g := [row["gather"] for row in r["to"] if "gather" in row])}
