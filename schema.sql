@@ -462,6 +462,8 @@ create index job_queued on job (lane_id, okey, seq) where state = 'q';        --
 create unique index job_head on job (lane_id, okey) where okey is not null and state <> 'q';
 -- Heads of keys that do not get through: GET /routing/blocked-keys, few however many rows wait behind them.
 create index job_stuck on job (id) where okey is not null and state <> 'q' and (state = 'b' or tries > 0 or losses > 0);
+-- What upkeep looks for every second, few however many rows wait: those set aside or blocked, and held starts.
+create index job_aside on job (state, pool) where state in ('b', 'h');
 create index job_message on job (message_id) where message_id is not null;    -- status of a message
 create index job_execution on job (execution_id) where execution_id is not null;
 create index job_gathered on job (parent_job) where parent_job is not null and pool = 2;   -- what a group has gathered

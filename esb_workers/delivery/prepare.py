@@ -1,4 +1,4 @@
-"""The first act: everything a delivery needs, loaded for a whole claim in a few round trips."""
+"""The first act: everything a delivery needs. What did not come with the claims is loaded in a few round trips."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from esb_workers.delivery.plan import NO_PLAN, Plan, RouteBook
 from esb_workers.registry.instances import Directory
 from esb_workers.registry.selection import Destination
-from esb_workers.store import lanes, messages
-from esb_workers.store.engine import Cursor, Database
+from esb_workers.store import jobs, lanes, messages
+from esb_workers.store.engine import Database
 from esb_workers.store.jobs import Claim
 from esb_workers.store.messages import StoredMessage
 
@@ -50,17 +50,15 @@ class Preparer:
         newest = max(claim.rev for claim in claims)
         self._directory.refresh(self._database, newest)
         self._book.refresh(self._database, newest, {claim.route_id for claim in claims if claim.route_id})
-        with self._database.cursor() as cursor:
-            stored = messages.load(cursor, list({claim.message_id for claim in claims if claim.message_id}))
-            formed = [claim.id for claim in claims if claim.cursor and claim.cursor.get("form")]
-            forms = messages.forms(cursor, formed) if formed else {}
-            self._learn_lanes(cursor, claims)
-        return [self._one(claim, stored.get(claim.message_id or ""), forms.get(claim.id)) for claim in claims]
-
-    def _learn_lanes(self, cursor: Cursor, claims: Sequence[Claim]) -> None:
+        stored = jobs.messages_of(self._database, claims)
+        formed = [claim.id for claim in claims if claim.cursor and claim.cursor.get("form")]
         unknown = {claim.lane_id for claim in claims} - self._lanes.keys()
-        if unknown:
-            self._lanes |= lanes.names(cursor, list(unknown))
+        forms: dict[str, tuple[str, str]] = {}
+        if formed or unknown:
+            with self._database.cursor() as cursor:
+                forms = messages.forms(cursor, formed) if formed else forms
+                self._lanes |= lanes.names(cursor, list(unknown)) if unknown else {}
+        return [self._one(claim, stored.get(claim.message_id or ""), forms.get(claim.id)) for claim in claims]
 
     def _one(self, claim: Claim, message: StoredMessage | None, form: tuple[str, str] | None) -> Prepared:
         where: Mapping[str, Any] = claim.cursor or {}

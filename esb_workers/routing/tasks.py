@@ -25,7 +25,7 @@ from esb_workers.runtime.batch import BatchEngine
 from esb_workers.runtime.engine import Engine
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
-from esb_workers.store import groups, jobs, messages
+from esb_workers.store import groups, jobs
 from esb_workers.store.engine import Database
 from esb_workers.store.jobs import Claim, Done
 from esb_workers.store.messages import StoredMessage
@@ -92,8 +92,7 @@ class Routing:
 
     def _results(self, claims: Sequence[Claim]) -> tuple[list[Json], int]:
         """What becomes of messages, and their size, in characters."""
-        with self._database.cursor() as cursor:
-            found = messages.load(cursor, [claim.id for claim in claims])
+        found = jobs.messages_of(self._database, claims)
         now = datetime.now(UTC)
         results = [{"id": c.id, "attempt": c.attempt, **self._routed(found.get(c.id), c, now)} for c in claims]
         return results, sum(len(stored.payload or "") for stored in found.values())

@@ -313,6 +313,7 @@ class Engine(ABC):
                 rooms=rooms,
                 after_lane=self._after[turn],
                 lease_seconds=lease_seconds,
+                whole=self.pool in ("routing", "delivery"),
             )
             if claims and (took := time.monotonic() - asked) > LATE_CLAIM:
                 log.warning("a claim took %.1f s; it is given back", took)

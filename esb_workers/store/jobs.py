@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import psycopg2
 import psycopg2.errors
 
-from esb_workers.store.engine import Cursor
+from esb_workers.store import messages
+from esb_workers.store.engine import Cursor, Database
 from esb_workers.store.json import dumps
+from esb_workers.store.messages import StoredMessage
 
 #: The newest row format this code understands (`job.v`).
 ROW_FORMAT = 1
@@ -33,6 +35,7 @@ class Claim(NamedTuple):
     created_at: datetime
     rev: int
     losses: int = 0  # workers that died, or lost it, while they held it
+    message: StoredMessage | None = None  # where the claim was asked for it, and it is not long
 
 
 class Key(NamedTuple):
@@ -60,25 +63,57 @@ def claim(
     rooms: Mapping[int, int] | None = None,
     after_lane: int = 0,
     lease_seconds: float = 60,
+    whole: bool = False,
 ) -> list[Claim]:
-    """Claim up to `limit` ready rows, at most `room` a lane (or `rooms[lane]`). Raises WorkerDeclaredDead."""
+    """Claim up to `limit` ready rows, at most `room` a lane (or `rooms[lane]`). Raises WorkerDeclaredDead.
+
+    `whole`: with their messages, save the long ones: these are loaded apart, each once however many rows share it.
+    """
     rooms = rooms or {}
     cursor.execute(
-        "select * from esb_claim(%s::smallint, %s, %s::smallint, %s, %s, %s::int[], %s::int[], %s, make_interval(secs => %s))",
-        (pool, worker, ROW_FORMAT, limit, room, list(rooms), list(rooms.values()), after_lane, lease_seconds),
+        "select * from esb_claim(%s::smallint, %s, %s::smallint, %s, %s, %s::int[], %s::int[], %s, %s, 32, %s)",
+        (
+            pool,
+            worker,
+            ROW_FORMAT,
+            limit,
+            room,
+            list(rooms),
+            list(rooms.values()),
+            after_lane,
+            f"{lease_seconds} s",
+            whole,
+        ),
     )
-    return [Claim(*row) for row in cursor.fetchall()]
+    return [Claim._make((*row[:14], _message(row))) for row in cursor.fetchall()]
+
+
+def _message(row: tuple[Any, ...]) -> StoredMessage | None:
+    return StoredMessage(row[4], *row[15:]) if row[14] else None
+
+
+def messages_of(database: Database, claims: Sequence[Claim]) -> dict[str, StoredMessage]:
+    """The messages of claims by id: those that came with them, and the others in one round trip."""
+    found = {claim.message.id: claim.message for claim in claims if claim.message is not None}
+    missing = {claim.message_id for claim in claims if claim.message_id and claim.message_id not in found}
+    if missing:
+        with database.cursor() as cursor:
+            found |= messages.load(cursor, list(missing))
+    return found
 
 
 def routed(cursor: Cursor, worker: int, results: Sequence[Mapping[str, Any]]) -> Done:
-    """Record what routing made of messages; see esb_routed for the shape of a result."""
-    cursor.execute("select * from esb_routed(%s, %s::jsonb)", (worker, dumps(results)))
+    """Record what routing made of messages: {id, attempt, to: its deliveries, end: {status, reason} or none}; see esb_routed."""
+    own = [{"id": result["id"], "attempt": result["attempt"], **result.get("end", {})} for result in results]
+    made = [{"m": result["id"], **row} for result in results for row in result["to"]]
+    cursor.execute("select * from esb_routed(%s, %s::json, %s::json)", (worker, dumps(own), dumps(made)))
     return done_of(cursor)
 
 
 def done(cursor: Cursor, worker: int, results: Sequence[Mapping[str, Any]]) -> Done:
     """Record what became of deliveries; see esb_done for the shape of a result."""
-    cursor.execute("select * from esb_done(%s, %s::jsonb)", (worker, dumps(results)))
+    function = "esb_delivered" if all(result["o"] == "ok" for result in results) else "esb_done"
+    cursor.execute(f"select * from {function}(%s, %s::json)", (worker, dumps(results)))
     return done_of(cursor)._replace(timers=any(r["o"] in ("retry", "hold") for r in results))
 
 

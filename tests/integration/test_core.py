@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg2
 
-from esb_workers.store import jobs, lanes
+from esb_workers.store import jobs, lanes, messages
 from esb_workers.store.engine import Cursor, Database
 from esb_workers.store.ids import new_id
 from esb_workers.store.jobs import Key
@@ -206,6 +206,29 @@ def test_a_closed_gate_holds_a_lane_and_only_that(database: Database) -> None:
         wanted = submit(cursor, free)
         cursor.execute("update lane set gate = 'maintenance', gate_until = 'infinity' where id = %s", (held,))
         assert [c.id for c in jobs.claim(cursor, DELIVERY, new_worker(cursor), 10, 10)] == [wanted]
+
+
+def test_a_claim_brings_short_messages_along_and_long_ones_are_loaded_once(database: Database) -> None:
+    with database.cursor() as cursor:
+        lane = open_lane(cursor, "carrying")
+        sizes = {"short": 10, "long": 100_000, "redacted": None, "gone": None}
+        stored = {name: new_id() for name in sizes}
+        for name, size in sizes.items():
+            if name != "gone":
+                cursor.execute(
+                    "insert into message (id, source, type, correlation_id, payload) values (%s, 'a', 'b', %s, repeat('1', %s))",
+                    (stored[name], name, size),
+                )
+            for _ in range(2):
+                job = submit(cursor, lane)
+                cursor.execute("update job set message_id = %s where id = %s", (stored[name], job))
+        claims = jobs.claim(cursor, DELIVERY, new_worker(cursor), 20, 20, whole=True)
+        assert len(claims) == 8, "also of messages that are gone"
+        assert {c.message_id for c in claims if c.message} == {stored["short"]}
+        loaded = messages.load(cursor, list(stored.values()))
+    found = jobs.messages_of(database, claims)
+    assert found == loaded, "whichever way they came"
+    assert {name for name, id_ in stored.items() if id_ in found} == {"short", "long", "redacted"}
 
 
 def test_work_that_costs_five_workers_their_life_ends_as_a_dead_letter(database: Database) -> None:

@@ -1,18 +1,27 @@
 -- Claims up to p_max ready rows of a pool for a worker: at most p_room a lane (p_room_n for those named in
 -- p_room_lane), lanes in turn after p_after, declared limits held over all workers. The claim is the durable
 -- record that attempt n began; it raises the fence. Why each statement is as it is: docs/explanation/core.md.
+-- p_whole: with the message of each row, if it is there and no larger than a claim's answer may be (`whole`).
 drop function if exists esb_claim;   -- what it answers has changed over time
 create function esb_claim(p_pool smallint, p_worker bigint, p_v smallint, p_max int, p_room int,
-  p_room_lane int[], p_room_n int[], p_after int, p_lease interval, p_lanes int default 32)
+  p_room_lane int[], p_room_n int[], p_after int, p_lease interval, p_lanes int default 32,
+  p_whole boolean default false)
 returns table (id uuid, lane_id int, attempt int, tries smallint, message_id uuid, route_id uuid, okey text, cursor jsonb,
-               execution_id uuid, control "char", inbox int, created_at timestamptz, rev bigint, losses smallint)
+               execution_id uuid, control "char", inbox int, created_at timestamptz, rev bigint, losses smallint,
+               whole boolean, client_id uuid, external_id text, source text, type text, correlation_id text, ordering_key text,
+               priority smallint, expires_at timestamptz, reply_to text, traceparent text, headers text, payload text,
+               accepted_at timestamptz)
 language plpgsql volatile
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
-declare v_soft int[]; v_hard int[]; v_ids uuid[];
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set plan_cache_mode = force_generic_plan as $$
+declare v_soft int[]; v_hard int[]; v_ids uuid[]; v_any boolean;
 begin
-  if not exists (select 1 from worker w where w.id = p_worker and w.dead_at is null) then
+  select exists (select 1 from job j where j.pool = p_pool and j.state = 'r') into v_any
+    from worker w where w.id = p_worker and w.dead_at is null;
+  if not found then
     raise exception 'declared dead' using errcode = 'ES002';
   end if;
+  if not v_any then return; end if;   -- as most looks find it, so nothing else is asked
   -- 1. Lanes that have ready rows, round robin after p_after: a loose index scan, lazy under the LIMIT.
   with recursive a(l) as (
     (select j.lane_id from job j where j.pool = p_pool and j.state = 'r' and j.lane_id > p_after order by j.lane_id limit 1)
@@ -32,6 +41,7 @@ begin
            where l.gate_until <= now() and l.next_at <= now()
              and coalesce((select u.n from unnest(p_room_lane, p_room_n) u(l, n) where u.l = l.id), p_room) > 0
            limit p_lanes) x;
+  if v_soft = '{}' and v_hard = '{}' then return; end if;
   -- 2. Lock only the lanes with a declared limit, and never wait. NO KEY: FOR UPDATE would pass by lanes that an
   --    open foreign-key insert share-locks.
   if v_hard <> '{}' then
@@ -68,11 +78,27 @@ begin
   end if;
   if v_ids is null then return; end if;
   -- =ANY(array), never a join: after a variable LIMIT the planner would hash-join and scan the whole table.
+  if p_whole then
+    return query
+    with t as (
+      update job j set state = 'f', attempt = j.attempt + 1, worker_id = p_worker, started_at = now(), lease_until = now() + p_lease
+       where j.id = any(v_ids)
+      returning j.id, j.lane_id, j.attempt, j.tries, j.message_id, j.route_id, j.okey, j.cursor, j.execution_id, j.control, j.inbox,
+                j.created_at, j.losses)
+    select t.id, t.lane_id, t.attempt, t.tries, t.message_id, t.route_id, t.okey, t.cursor, t.execution_id, t.control, t.inbox,
+           t.created_at, (select sum(n) from revision)::bigint, t.losses, coalesce(octet_length(m.payload) + octet_length(m.headers) <= 8192, false), m.client_id,
+           m.external_id, m.source, m.type, m.correlation_id, m.ordering_key, m.priority, m.expires_at, m.reply_to, m.traceparent,
+           case when octet_length(m.payload) + octet_length(m.headers) <= 8192 then m.headers end,
+           case when octet_length(m.payload) + octet_length(m.headers) <= 8192 then m.payload end, m.created_at
+      from t left join message m on m.id = t.message_id;
+    return;
+  end if;
   return query
   update job j set state = 'f', attempt = j.attempt + 1, worker_id = p_worker, started_at = now(), lease_until = now() + p_lease
    where j.id = any(v_ids)
   returning j.id, j.lane_id, j.attempt, j.tries, j.message_id, j.route_id, j.okey, j.cursor, j.execution_id, j.control, j.inbox,
-            j.created_at, (select sum(n) from revision)::bigint, j.losses;
+            j.created_at, (select sum(n) from revision)::bigint, j.losses, null::boolean, null::uuid, null::text, null::text, null::text,
+            null::text, null::text, null::smallint, null::timestamptz, null::text, null::text, null::text, null::text, null::timestamptz;
 end $$;
 
 -- The soonest moment at which a sleeping engine of this pool has something to do; null if none is known.

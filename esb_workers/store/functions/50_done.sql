@@ -1,18 +1,22 @@
--- What routing made of messages. r = [{id, attempt, to: [{id, lane, route, okey, prio, cursor, status, class,
--- detail, payload, headers}], end: {status, reason}}]: deliveries to make (with a status, forbidden or dead: made and ended at once; payload:
--- the transformed form), or, with none, how the message ended. Answers the rows that were still ours, with the
--- keys to promote; the others were superseded.
-create or replace function esb_routed(p_worker bigint, r jsonb)
-returns table (id uuid, lane_id int, okey text) language sql volatile as $$
-  with x as materialized (select * from jsonb_to_recordset(r) as x(id uuid, attempt int, "to" jsonb, "end" jsonb)),
+-- What routing made of messages. p_own = [{id, attempt, status, reason}]: with a status, how a message ended without any
+-- delivery. p_to = [{m, id, lane, route, okey, prio, cursor, status, class, detail, payload, headers}]: deliveries to make
+-- of message m (with a status, forbidden or dead: made and ended at once; payload: the transformed form). Answers the
+-- rows that were still ours, with the keys to promote; the others were superseded.
+-- `= any(array[…])`: what is to be an index scan for each row, in order of id, and never a hash join over the table.
+create or replace function esb_routed(p_worker bigint, p_own json, p_to json)
+returns table (id uuid, lane_id int, okey text) language plpgsql volatile
+set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan as $$
+begin
+  return query
+  with x as materialized (select * from json_to_recordset(p_own) as x(id uuid, attempt int, status text, reason text) order by x.id),
   own as materialized (
-    select j.id, j.seq, j.lane_id, j.okey, j.expires_at, j.control, x."to", x."end" from job j join x on x.id = j.id
-     where j.attempt = x.attempt and j.worker_id = p_worker order by j.id for update of j),
-  del as (delete from job where id = any(array(select id from own))),
+    delete from job j using x where j.id = any(array[x.id]) and j.attempt = x.attempt and j.worker_id = p_worker
+    returning j.id, j.seq, j.lane_id, j.okey, j.expires_at, j.control, x.status, x.reason),
   made as materialized (
-    select d.*, own.id message_id, own.seq, own.expires_at from own, rows from (jsonb_to_recordset(own."to")
-        as (id uuid, lane int, route uuid, okey text, prio int, cursor jsonb, status text, class text, detail jsonb, payload text, headers text))
-        with ordinality as d(id, lane, route, okey, prio, cursor, status, class, detail, payload, headers, ord)
+    select d.*, own.id message_id, own.seq, own.expires_at
+      from rows from (json_to_recordset(p_to)
+        as (m uuid, id uuid, lane int, route uuid, okey text, prio int, cursor jsonb, status text, class text, detail jsonb, payload text, headers text))
+        with ordinality as d(m, id, lane, route, okey, prio, cursor, status, class, detail, payload, headers, ord) join own on own.id = d.m
      where own.control is distinct from 'c'),
   ins as (
     insert into job (id, pool, lane_id, route_id, okey, state, run_at, message_id, expires_at, cursor)
@@ -29,11 +33,11 @@ returns table (id uuid, lane_id int, okey text) language sql volatile as $$
   forms as (insert into form (delivery_id, payload, headers) select d.id, d.payload, d.headers from made d where d.payload is not null),
   ends as (
     insert into message_end (message_id, status, reason)
-    select own.id, case when own.control = 'c' then 'cancelled' else own."end"->>'status' end, own."end"->>'reason' from own
-     where own.control = 'c' or own."end" is not null)
+    select own.id, case when own.control = 'c' then 'cancelled' else own.status end, own.reason from own
+     where own.control = 'c' or own.status is not null)
   select own.id, own.lane_id, own.okey from own
-  union all select null, d.lane, d.okey from made d where d.okey is not null and d.status is null
-$$;
+  union all select null, d.lane, d.okey from made d where d.okey is not null and d.status is null;
+end $$;
 
 -- What became of deliveries. r = [{id, attempt, o, delay_ms, class, detail, service, held, at}]; at: what the
 -- cursor says from now on, where a delivery has a choice of destinations; o one of
@@ -43,10 +47,14 @@ $$;
 --   release                     was not started; ready again
 --   block                       dead at the head of a key that is to stay blocked, until a person decides
 -- Locks its own rows only, in order of id: a row that two deliveries share would deadlock.
-create or replace function esb_done(p_worker bigint, r jsonb)
-returns table (id uuid, lane_id int, okey text) language sql volatile as $$
+create or replace function esb_done(p_worker bigint, r json)
+returns table (id uuid, lane_id int, okey text) language plpgsql volatile
+set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan as $$
+begin
+  return query
   with x as materialized (
-    select * from jsonb_to_recordset(r) as x(id uuid, attempt int, o text, delay_ms bigint, class text, detail jsonb, service uuid, held text, at jsonb)),
+    select * from json_to_recordset(r) as x(id uuid, attempt int, o text, delay_ms bigint, class text, detail jsonb, service uuid, held text, at jsonb)
+     order by x.id),
   own as materialized (
     select j.*, coalesce(j.cursor || x.at, j.cursor) at, x.delay_ms, x.detail, x.service, x.held,
            -- Cancelled, parked, or its service deleted while this attempt was under way: it is not tried again.
@@ -55,8 +63,8 @@ returns table (id uuid, lane_id int, okey text) language sql volatile as $$
            x.o as asked,
            case when x.o not in ('retry', 'hold', 'release', 'block') then x.class when j.control = 'd' then 'service_deleted'
                 when j.control = 'k' then coalesce(x.class, 'Parked') else x.class end class
-      from job j join x on x.id = j.id where j.attempt = x.attempt and j.worker_id = p_worker order by j.id for update of j),
-  del as (delete from job where id = any(array(select id from own where o not in ('retry', 'block', 'release', 'hold')))),
+      from x join job j on j.id = any(array[x.id]) where j.attempt = x.attempt and j.worker_id = p_worker order by j.id for update of j),
+  del as (delete from job j where j.id = any(array(select own.id from own where own.o not in ('retry', 'block', 'release', 'hold')))),
   upd as (
     update job j set
         state = case own.o when 'retry' then 's' when 'hold' then 's' when 'block' then 'b' else 'r' end::"char",
@@ -68,23 +76,49 @@ returns table (id uuid, lane_id int, okey text) language sql volatile as $$
         -- What was not started keeps its place in the line.
         run_at = least(case own.o when 'release' then j.run_at else now() + make_interval(secs => coalesce(own.delay_ms, 0) / 1000.0) end,
                        j.expires_at)
-      from own where j.id = own.id and own.o in ('retry', 'block', 'release', 'hold')),
+      from own where j.id = any(array[own.id]) and own.o in ('retry', 'block', 'release', 'hold')),
   hist as (
     insert into delivery (id, message_id, route_id, lane_id, service_id, status, attempts, class, cursor, last, seq, okey, created_at)
-    select id, message_id, route_id, lane_id, service, case o when 'ok' then 'delivered' else o end, attempt, class, at - 'held',
-           detail || jsonb_build_object('number', attempt, 'startedAt', started_at, 'finishedAt', now()), seq, okey, created_at
-      from own where o not in ('retry', 'block', 'release', 'hold')),
+    select d.id, d.message_id, d.route_id, d.lane_id, d.service, case d.o when 'ok' then 'delivered' else d.o end, d.attempt, d.class,
+           d.at - 'held', d.detail || jsonb_build_object('number', d.attempt, 'startedAt', d.started_at, 'finishedAt', now()),
+           d.seq, d.okey, d.created_at
+      from own d where d.o not in ('retry', 'block', 'release', 'hold')),
   att as (
     insert into attempt (delivery_id, number, started_at, worker_id, outcome, detail)
-    select id, attempt, started_at, worker_id, case asked when 'ok' then 'ok' else 'failed' end, detail
-      from own where (asked in ('retry', 'block') or (losses > 0 and asked in ('ok', 'dead'))) and detail is not null
+    select d.id, d.attempt, d.started_at, d.worker_id, case d.asked when 'ok' then 'ok' else 'failed' end, d.detail
+      from own d where (d.asked in ('retry', 'block') or (d.losses > 0 and d.asked in ('ok', 'dead'))) and d.detail is not null
     on conflict (delivery_id, number) do update set outcome = excluded.outcome, detail = excluded.detail),
   dl as (
     insert into dead_letter (delivery_id, message_id, lane_id, route_id, client_id, class)
-    select id, message_id, lane_id, route_id, (select m.client_id from message m where m.id = message_id), class
-      from own where o = 'dead')
-  select own.id, own.lane_id, own.okey from own                 -- missing ids were superseded: drop their results
-$$;
+    select d.id, d.message_id, d.lane_id, d.route_id, (select m.client_id from message m where m.id = d.message_id), d.class
+      from own d where d.o = 'dead')
+  select own.id, own.lane_id, own.okey from own;                -- missing ids were superseded: drop their results
+end $$;
+
+-- The same for attempts that all went well, [{id, attempt, detail, service, at}]: whatever is wanted of the rows by now,
+-- they end as delivered, so the statement that ends them is the one that locks them.
+create or replace function esb_delivered(p_worker bigint, r json)
+returns table (id uuid, lane_id int, okey text) language plpgsql volatile
+set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan as $$
+begin
+  return query
+  with x as materialized (
+    select * from json_to_recordset(r) as x(id uuid, attempt int, detail jsonb, service uuid, at jsonb) order by x.id),
+  own as materialized (
+    delete from job j using x where j.id = any(array[x.id]) and j.attempt = x.attempt and j.worker_id = p_worker
+    returning j.id, j.message_id, j.route_id, j.lane_id, j.attempt, coalesce(j.cursor || x.at, j.cursor) - 'held' as cursor, j.seq, j.okey,
+              j.created_at, j.started_at, j.losses, x.service, x.detail),
+  hist as (
+    insert into delivery (id, message_id, route_id, lane_id, service_id, status, attempts, cursor, last, seq, okey, created_at)
+    select o.id, o.message_id, o.route_id, o.lane_id, o.service, 'delivered', o.attempt, o.cursor,
+           o.detail || jsonb_build_object('number', o.attempt, 'startedAt', o.started_at, 'finishedAt', now()), o.seq, o.okey, o.created_at
+      from own o),
+  att as (
+    insert into attempt (delivery_id, number, started_at, worker_id, outcome, detail)
+    select o.id, o.attempt, o.started_at, p_worker, 'ok', o.detail from own o where o.losses > 0 and o.detail is not null
+    on conflict (delivery_id, number) do update set outcome = excluded.outcome, detail = excluded.detail)
+  select o.id, o.lane_id, o.okey from own o;
+end $$;
 
 -- Attempts that came back after their deliveries had been taken from their workers: what they found is kept, and
 -- decides nothing. r = [{id, attempt, detail}].

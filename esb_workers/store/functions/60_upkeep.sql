@@ -53,7 +53,7 @@ $$;
 -- Ends what the sweep has set aside. Work whose worker died five times over is taken for the cause: it ends as dead
 -- (`worker_lost`) and waits for a person, instead of killing workers for ever; at the head of a key that a dead
 -- delivery is to block, it blocks it. And what somebody wanted ended while it was under way is not begun once more.
-create or replace function esb_poison(p_limit int) returns table (id uuid, lane_id int, okey text) language sql volatile as $$
+create or replace function esb_poison(p_limit int) returns table (id uuid, lane_id int, okey text) language sql volatile set enable_seqscan = off as $$
   with found as materialized (
     select *, pool = 2 and okey is not null and control is null and esb_blocks_when_dead(route_id, cursor) as blocks,
            case control when 'c' then 'cancelled' else 'dead' end as status,
@@ -80,7 +80,7 @@ $$;
 
 -- The same for groups (57_gather): what one has gathered ends with it. In two statements: whoever adds to a group holds
 -- its row, so that only a look after its lock sees all that is in it.
-create or replace function esb_poison_groups(p_limit int) returns int language plpgsql volatile as $$
+create or replace function esb_poison_groups(p_limit int) returns int language plpgsql volatile set enable_seqscan = off as $$
 declare v_groups uuid[];
 begin
   v_groups := array(select j.id from job j where j.state = 'b' and j.losses >= 5 and j.pool = 1 and j.cursor ? 'gather'
@@ -99,7 +99,7 @@ begin
 end $$;
 
 -- Makes ready what is due.
-create or replace function esb_due(p_pool smallint, p_limit int) returns int language sql volatile as $$
+create or replace function esb_due(p_pool smallint, p_limit int) returns int language sql volatile set enable_seqscan = off as $$
   with d as materialized (
     select id from job where pool = p_pool and state = 's' and run_at <= now() order by run_at limit p_limit for update skip locked),
   u as (update job set state = 'r', cursor = cursor - 'held' where id = any(array(select id from d)) returning 1)
@@ -107,7 +107,7 @@ create or replace function esb_due(p_pool smallint, p_limit int) returns int lan
 $$;
 
 -- Ends what has expired before it was delivered or routed; an attempt in flight counts.
-create or replace function esb_expire(p_limit int) returns table (id uuid, lane_id int, okey text) language sql volatile as $$
+create or replace function esb_expire(p_limit int) returns table (id uuid, lane_id int, okey text) language sql volatile set enable_seqscan = off as $$
   with own as materialized (
     select * from job where expires_at is not null and expires_at <= now() and state <> 'f' and pool in (1, 2)
      order by expires_at limit p_limit for update skip locked),

@@ -25,7 +25,7 @@ begin
 end $$;
 
 -- The net below it, should a held run ever be passed by.
-create or replace function esb_admit_all() returns int language plpgsql as $$
+create or replace function esb_admit_all() returns int language plpgsql set enable_seqscan = off as $$
 declare v_key text; v_count int := 0;
 begin
   for v_key in select distinct e.limit_key from job j join execution e on e.id = j.id where j.pool = 3 and j.state = 'h' loop

@@ -175,7 +175,7 @@ begin
 end $$;
 
 -- A strand whose worker died five times over fails its run instead of killing workers for ever.
-create or replace function esb_run_poison(p_limit int) returns setof uuid language plpgsql as $$
+create or replace function esb_run_poison(p_limit int) returns setof uuid language plpgsql set enable_seqscan = off as $$
 declare v_id uuid;
 begin
   for v_id in select distinct execution_id from job where state = 'b' and execution_id is not null and losses >= 5 limit p_limit loop
