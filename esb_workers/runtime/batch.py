@@ -45,6 +45,7 @@ class BatchEngine(Engine):
         self._batch_work = work
         self._last = 0  # rows in the last batch
         self._limit = BATCH
+        self._flooded: int | None = None  # the lane that filled the last batch alone
 
     def _work(self) -> bool:
         worker = self.worker_id
@@ -56,7 +57,9 @@ class BatchEngine(Engine):
         if not claims:
             return False
         self._handle_all(worker, claims)
-        if _is_one_flood(claims) and time.monotonic() - began < QUICK * len(claims):
+        flooded, self._flooded = self._flooded, _flooded(claims)
+        # Lanes take turns: of the same lane again means that no other has work.
+        if self._flooded is not None and self._flooded == flooded and time.monotonic() - began < QUICK * len(claims):
             self._limit = LARGE_BATCH
         return True
 
@@ -95,6 +98,7 @@ class BatchEngine(Engine):
         return self._batch_work.handle(worker, claims)
 
 
-def _is_one_flood(claims: Sequence[Claim]) -> bool:
-    """Whether one lane filled the batch: others would not have to wait for it."""
-    return len(claims) >= BATCH and len({claim.lane_id for claim in claims}) == 1
+def _flooded(claims: Sequence[Claim]) -> int | None:
+    """The lane that filled a batch alone, if one did."""
+    lanes = {claim.lane_id for claim in claims}
+    return lanes.pop() if len(claims) >= BATCH and len(lanes) == 1 else None

@@ -55,6 +55,8 @@ LOOK_AGAIN: Final = 0.004
 #: one, and nobody waits for one.
 LOOKS: Final = 6
 LOOK_AT_MOST: Final = 0.0008
+#: After a flood that rate is long in falling. Nobody looks again before this part of the time since the last row.
+PATIENCE: Final = 0.125
 #: Of what a process has done, what it adds to the figures of all with its heartbeat.
 TOLD: Final = ("claimed", "recorded", "superseded")
 #: A bell is answered for at most this long, seconds: a drain never blocks a Celery thread for good.
@@ -109,6 +111,7 @@ class Engine(ABC):
         # Of messages alone: runs are waked by those who wait for them, and looks would compete with their steps.
         self._flow = Pace(STEADY_SPAN, STEADY if pool in ("routing", "delivery") else math.inf)
         self._attentive_until = 0.0  # monotonic
+        self._last_row = 0.0  # monotonic moment of the last claim that brought any
         self._threads: list[threading.Thread] = []
         self._held: dict[Held, None] = {}  # claimed here, and not recorded or given up yet
         self._suspect: Held | None = None  # the one that is under way, or was the last
@@ -283,7 +286,8 @@ class Engine(ABC):
         # A row that is due but behind a closed gate, or in another's hands, must not become a busy loop.
         now = time.monotonic()
         if steady:
-            longest, self._attentive_until = max(1 / (self._flow.rate(now) * LOOKS), LOOK_AT_MOST), now + ATTENTIVE
+            longest = max(1 / (self._flow.rate(now) * LOOKS), LOOK_AT_MOST, (now - self._last_row) * PATIENCE)
+            self._attentive_until = now + ATTENTIVE
         else:
             longest = LOOK_AGAIN if now < self._attentive_until else self.settings.sweep_seconds
         self._poked.wait(min(longest, max(self._next_timer - now, 0.005)))
@@ -324,7 +328,7 @@ class Engine(ABC):
             now = time.monotonic()
             self._pace.note(len(claims), now)
             self._flow.note(len(claims), now)
-            self._attentive_until = now + ATTENTIVE
+            self._attentive_until, self._last_row = now + ATTENTIVE, now
             self._held.update(dict.fromkeys(Held(c.id, c.attempt) for c in claims))
             drill.crash_point(drill.AFTER_CLAIM)
             self.figures.claimed += len(claims)

@@ -11,6 +11,7 @@ import pytest
 
 from esb_workers.app import make_celery
 from esb_workers.errors import Unavailable
+from esb_workers.runtime import batch
 from esb_workers.runtime.ahead import DEPTH
 from esb_workers.runtime.batch import BatchEngine
 from esb_workers.runtime.engine import last_turn
@@ -300,6 +301,36 @@ def test_a_batch_leaves_what_workers_died_of_for_the_end(database: Database, eve
     eventually(lambda: statuses(database) == dict.fromkeys(wanted, "delivered"), seconds=20)
     engine.stop(5)
     assert batches == [[0, 0, 0, 0], [2], [2], [2]]
+
+
+@pytest.mark.parametrize(("lanes_busy", "expected"), [(1, [100, 100, 500, 500, 200]), (4, [100] * 14)])
+def test_batches_grow_while_one_lane_alone_floods_the_pool(
+    database: Database,
+    eventually: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    lanes_busy: int,
+    expected: list[int],
+) -> None:
+    """The first is small all the same: it may be what kills the worker."""
+    batches: list[int] = []
+
+    class Batch:
+        def handle(self, worker: int, claims: Sequence[Claim]) -> Done:
+            batches.append(len(claims))
+            with database.cursor() as cursor:
+                return jobs.done(
+                    cursor, worker, [{"id": c.id, "attempt": c.attempt, "o": "ok", "detail": {}} for c in claims]
+                )
+
+    monkeypatch.setattr(batch, "QUICK", 1.0)  # seconds a row: whatever the machine is doing
+    for n in range(lanes_busy):
+        submit(database, f"flood-{n}", 1400 // lanes_busy)
+    chosen = Settings.load({}, None, broker_url="redis://127.0.0.1:1/0", lease_seconds=2.0, sweep_seconds=0.5)
+    engine = BatchEngine("delivery", chosen, database, Ringer(make_celery(chosen)), Batch())
+    engine.start()
+    eventually(lambda: len(statuses(database)) == 1400, seconds=20)
+    engine.stop(5)
+    assert batches == expected
 
 
 def test_a_lane_that_is_new_gets_its_turn_while_others_keep_every_slot_busy(

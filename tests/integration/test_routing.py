@@ -14,11 +14,11 @@ from esb_workers.app import make_celery
 from esb_workers.bus import Bus, NewMessage
 from esb_workers.routing.book import Book
 from esb_workers.routing.routes import Routes
-from esb_workers.routing.tasks import make_engine
+from esb_workers.routing.tasks import Routing, make_engine
 from esb_workers.runtime.engine import Engine
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
-from esb_workers.store import revision, routes
+from esb_workers.store import jobs, revision, routes, workers
 from esb_workers.store.engine import Database, StaleRevision
 
 
@@ -77,6 +77,33 @@ def test_a_message_becomes_a_delivery_for_each_destination_of_each_route_that_ta
     add_route(database, "other", pattern="user.*", destinations=["mail"])
     message = send(bus)
     eventually(lambda: deliveries(database, message) == [("audit", "r"), ("stock", "r"), ("billing", "r")])
+
+
+def test_large_messages_of_one_claim_are_recorded_in_portions_and_small_ones_together(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_route(database, "all", pattern="#", destinations=["billing"])
+    portions: list[int] = []
+    record = jobs.routed
+
+    def counted(cursor: Any, worker: int, results: Any) -> jobs.Done:
+        portions.append(len(results))
+        return record(cursor, worker, results)
+
+    monkeypatch.setattr(jobs, "routed", counted)
+    ringer = Ringer(make_celery(Settings.load({}, None, broker_url="redis://127.0.0.1:1/0")))
+    bus, routing = Bus(database, ringer), Routing(database, ringer, "")
+    with database.cursor() as cursor:
+        worker = workers.register(cursor, 1, "here", 1, "1", 60)
+    for letters, expected in ((10, [250]), (50_000, [100, 100, 50])):
+        new = [NewMessage("shop", "order.made", "c", "{}", f'"{"x" * letters}"') for _ in range(250)]
+        bus.publish(new, None)
+        with database.cursor() as cursor:
+            claims = jobs.claim(cursor, 1, worker, 500, 500)
+        portions.clear()
+        assert set(routing.handle(worker, claims).ids) == {claim.id for claim in claims}
+        assert portions == expected
+    bus.close()
 
 
 def test_a_message_that_no_route_takes_is_unroutable_and_says_so(
