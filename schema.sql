@@ -454,6 +454,7 @@ create table job (
   cursor       jsonb
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
         autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 50000);
+alter table job alter column cursor set statistics 0;   -- as that of history: see esb_partitions
 create index job_ready on job (pool, lane_id, run_at) where state = 'r';      -- the claim
 create index job_sched on job (pool, run_at) where state = 's';               -- timers that come due
 create index job_flight on job (lane_id) where state = 'f';                   -- concurrency limits, lost leases
