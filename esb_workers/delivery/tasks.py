@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from esb_workers import logs
 from esb_workers.delivery import forming, record
@@ -18,6 +18,7 @@ from esb_workers.registry.choice import Chooser
 from esb_workers.registry.instances import Directory
 from esb_workers.registry.limits import Limits
 from esb_workers.registry.lookups import Lookups
+from esb_workers.registry.retries import Answered
 from esb_workers.registry.secrets import Vault
 from esb_workers.runtime.ahead import DEPTH
 from esb_workers.runtime.ringer import Ringer
@@ -140,20 +141,17 @@ def _outcome(result: Result) -> Outcome:
 
 
 def _tell(called: Called, written: Record) -> None:
-    message, claim = called.prepared.message, called.prepared.claim
-    fields = {
-        "messageId": message.id if message else None,
-        "deliveryId": claim.id,
-        "correlationId": message.correlation_id if message else None,
-        "service": called.prepared.service,
-        "attempt": claim.attempt,
-        "durationMs": called.duration_ms,
-        "statusCode": getattr(called.outcome, "status", None),
-        "error": called.error,
-        "next": written.row["o"],
-    }
-    said = {name: value for name, value in fields.items() if value is not None}
-    if called.outcome.ok:
+    message, claim, outcome = called.prepared.message, called.prepared.claim, called.outcome
+    said: dict[str, Any] = {"deliveryId": claim.id, "service": called.prepared.service, "attempt": claim.attempt}
+    if message is not None:
+        said["messageId"], said["correlationId"] = message.id, message.correlation_id
+    said["durationMs"] = called.duration_ms
+    if isinstance(outcome, Answered):
+        said["statusCode"] = outcome.status
+    if called.error is not None:
+        said["error"] = called.error
+    said["next"] = written.row["o"]
+    if outcome.ok:
         logs.event(log, "delivered", **said)
     else:
         logs.event(log, "attempt failed", logging.WARNING, **said)

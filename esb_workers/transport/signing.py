@@ -10,6 +10,7 @@ import binascii
 import hmac
 import secrets as randomness
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from esb_workers.errors import EsbError
 
@@ -46,7 +47,19 @@ def parse_secret(text: str) -> bytes:
 def sign(keys: Iterable[bytes], message_id: str, timestamp: int, body: bytes) -> str:
     """The value of `webhook-signature`: one `v1,…` for each key, so that receivers may change over in peace."""
     signed = b"%s.%d.%s" % (message_id.encode(), timestamp, body)
-    return " ".join("v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode() for key in keys)
+    return " ".join("v1," + base64.b64encode(_digest(key, signed)).decode() for key in keys)
+
+
+def _digest(key: bytes, signed: bytes) -> bytes:
+    mac = _keyed(key).copy()
+    mac.update(signed)
+    return mac.digest()
+
+
+@lru_cache(maxsize=1024)
+def _keyed(key: bytes) -> hmac.HMAC:
+    """With the key taken in, which is half of the work of a short message."""
+    return hmac.new(key, digestmod="sha256")
 
 
 def headers(keys: Iterable[bytes], message_id: str, timestamp: int, body: bytes) -> list[tuple[str, str]]:
