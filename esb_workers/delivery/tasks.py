@@ -133,11 +133,17 @@ def _outcome(result: Result) -> Outcome:
     if isinstance(result, Called):
         _tell(result, written)
         good = not result.outcome.counts_against_circuit
-        return Outcome(written, good=good, timer=written.row["o"] == "retry" or result.chosen.probe)
+        timer = written.row["o"] == "retry" or result.chosen.probe
+        return Outcome(written, good=good, timer=timer, patient=good and not _waited_for(result))
     if isinstance(result, Begun):
         _tell_begun(result, written)
         return Outcome(written, good=result.outcome.ok, timer=written.row["o"] == "retry")
     return Outcome(written, good=False, timer=True)
+
+
+def _waited_for(called: Called) -> bool:
+    """Whether other deliveries wait until this one is recorded: the next of its key, or of a service with limits."""
+    return called.prepared.claim.okey is not None or called.chosen.instance.limited
 
 
 def _tell(called: Called, written: Record) -> None:

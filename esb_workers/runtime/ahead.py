@@ -12,11 +12,11 @@ from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
-#: How many rows of one lane, and of all, are held ahead at most: what a process does in some 30 ms.
-LANE_DEPTH: Final = 128
-DEPTH: Final = 192
+#: How many rows of one lane, and of all, are held ahead at most: what a process does in some 60 ms.
+LANE_DEPTH: Final = 256
+DEPTH: Final = 384
 #: More rows are claimed ahead only when no more than this many are left, so that few claims take many.
-LOW: Final = 64
+LOW: Final = 128
 
 
 class Ahead(Generic[T]):

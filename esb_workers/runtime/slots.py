@@ -32,25 +32,28 @@ from esb_workers.store.step_queues import StepQueue
 
 log = logging.getLogger(__name__)
 
-#: Outcomes recorded by one statement at most, and how long the first of them waits for others, seconds.
-FLUSH_COUNT = 100
+#: Outcomes recorded by one statement at most; how long the first of them waits for others, and how long at most under
+#: load, if nobody waits for them, seconds.
+FLUSH_COUNT = 200
 FLUSH_AFTER = 0.005
+FLUSH_LATEST = 0.02
 #: How long a claim waits under load for slots to come free and rows to gather, seconds: see runtime.pace.
 GATHER = 0.003
 #: How long tasks wait for slots that are awake before further ones are woken, seconds.
 RAMP = 0.001
-#: While enough rows are held ahead, others are looked for this often, seconds.
-LOOK_ASIDE = 0.01
+#: While rows are claimed ahead, and others had none, those are looked for this often, seconds.
+LOOK_ASIDE = 0.025
 
 
 class Outcome(NamedTuple):
     """What a slot made of a claim: the record for the store (None: it is recorded already), whether the destination
-    did well, and whether a timer was set that this engine is to look at.
+    did well, whether a timer was set that this engine is to look at, and whether nothing else waits for the record.
     """
 
     record: Any = None
     good: bool = True
     timer: bool = False
+    patient: bool = False
 
 
 class SlotWork(Protocol):
@@ -87,6 +90,12 @@ class _Item(NamedTuple):
     call: Call[Outcome] | None = None  # sent already: its answer is still to be read
 
 
+class _Result(NamedTuple):
+    item: _Item
+    record: Any
+    patient: bool = False
+
+
 class SlotEngine(Engine):
     """Gives each claimed row to one of `slots` threads."""
 
@@ -111,13 +120,14 @@ class SlotEngine(Engine):
         self._slots = slots
         self._lock = threading.Lock()
         self._in_flight = 0
+        self._aside_at = 0.0  # monotonic moment from which others than swift lanes are looked for again
         self._full = False  # the last claim took all it was allowed: there is more, nothing has to gather
         self._windows = LaneWindows(slots)
         self._deep, self._ready = ahead > 0, ready
         self._ahead: Ahead[_Item] = Ahead(ahead)
         self._tasks: deque[_Item] = deque()
         self._tokens: queues.SimpleQueue[bool] = queues.SimpleQueue()  # each wakes one slot; False: for good
-        self._results: queues.SimpleQueue[tuple[_Item, Any] | None] = queues.SimpleQueue()
+        self._results: queues.SimpleQueue[_Result | None] = queues.SimpleQueue()
         self._freed = threading.Event()
         self._unrecorded = 0
 
@@ -135,7 +145,8 @@ class SlotEngine(Engine):
         self._wait_for_slots()
         started = self._claim_ahead()
         free = self._slots - self._in_flight
-        if free <= 0:
+        busy = started > 0 or not self._ahead.low
+        if free <= 0 or (busy and time.monotonic() < self._aside_at):
             return True
         return self._claim_and_start(free) + started > 0
 
@@ -156,7 +167,7 @@ class SlotEngine(Engine):
 
     def _release(self, items: Sequence[_Item]) -> None:
         for item in items:
-            self._results.put((item, self._slot_work.release(item.claim)))
+            self._results.put(_Result(item, self._slot_work.release(item.claim)))
 
     def _claim_and_start(self, free: int) -> int:
         with self._lock:
@@ -168,7 +179,10 @@ class SlotEngine(Engine):
         # One claim for all lanes as long as it cannot give the unproven ones more than their share; else one for each.
         together = min(free, share)
         if together >= free // 2:
-            return self._start(together, room, rooms | proven | swift, turn="all")
+            started = self._start(together, room, rooms | proven | swift, turn="all")
+            # Nobody but the swift has anything: not to be asked again before every claim ahead.
+            self._aside_at = now + LOOK_ASIDE if swift and not started else 0.0
+            return started
         started = self._start(free, 0, proven, turn="proven") if proven else 0
         if (left := min(free - started, share)) > 0:
             started += self._start(left, room, rooms | swift, turn="all")
@@ -192,7 +206,8 @@ class SlotEngine(Engine):
         """Wait until a slot is free, and under load a little for more of them."""
         if not self._ahead.low:
             self._freed.clear()
-            self._freed.wait(LOOK_ASIDE)  # until few are left, or else to look for others
+            # Until few are left, or else to look for others.
+            self._freed.wait(max(0.001, min(self._aside_at - time.monotonic(), LOOK_ASIDE)))
         elif self._loaded() and not self._full:
             time.sleep(GATHER)
         if self._in_flight >= self._slots:
@@ -303,7 +318,7 @@ class SlotEngine(Engine):
                 self._windows.started(lane, item.claim.id, now)
             wanted = len(following) < len(done) or self._ahead.low
         for item, outcome in done:
-            self._results.put((item, outcome.record))
+            self._results.put(_Result(item, outcome.record, outcome.patient))
         if wanted:
             self._freed.set()
         if any(outcome.timer for _, outcome in done):
@@ -341,39 +356,48 @@ class SlotEngine(Engine):
 
     def _complete(self) -> None:
         while (first := self._results.get()) is not None:
-            # Slept through, not waited for: to be woken by each outcome would cost as much as to record it.
-            time.sleep(FLUSH_AFTER)
             batch = [first]
-            last = self._gather(batch)
+            latest = time.monotonic() + FLUSH_LATEST
+            while True:
+                # Slept through, not waited for: to be woken by each outcome would cost as much as to record it.
+                time.sleep(FLUSH_AFTER)
+                looked_at = len(batch)
+                last = self._gather(batch)
+                if last or len(batch) >= FLUSH_COUNT or not self._may_wait(batch[looked_at - 1 :], latest):
+                    break
             self._flush(batch)
             if last:
                 return
 
-    def _gather(self, batch: list[tuple[_Item, Any]]) -> bool:
+    def _may_wait(self, results: Sequence[_Result], latest: float) -> bool:
+        """Whether records may wait for more: a statement costs nearly the same for ten as for a hundred."""
+        return self._loaded() and time.monotonic() < latest and all(result.patient for result in results)
+
+    def _gather(self, batch: list[_Result]) -> bool:
         """Add what is there to `batch`; whether that was the end of all."""
         try:
             while len(batch) < FLUSH_COUNT:
-                item = self._results.get_nowait()
-                if item is None:
+                result = self._results.get_nowait()
+                if result is None:
                     return True
-                batch.append(item)
+                batch.append(result)
         except queues.Empty:
             pass
         return False
 
-    def _flush(self, batch: list[tuple[_Item, Any]]) -> None:
-        by_worker: dict[int, list[tuple[_Item, Any]]] = {}
-        for item, record in batch:
-            if record is not None:
-                by_worker.setdefault(item.worker, []).append((item, record))
-        for worker, records in by_worker.items():
+    def _flush(self, batch: list[_Result]) -> None:
+        by_worker: dict[int, list[_Result]] = {}
+        for result in batch:
+            if result.record is not None:
+                by_worker.setdefault(result.item.worker, []).append(result)
+        for worker, results in by_worker.items():
             try:
-                self._record(worker, [record for _, record in records])
+                self._record(worker, [result.record for result in results])
             except Exception:
                 # What is not recorded here is given back and done again: sent twice, under one id.
-                log.exception("%d outcomes could not be recorded", len(records))
-                self._let_go((item.claim for item, _ in records), lost=True)
-        self._let_go(item.claim for item, _ in batch)
+                log.exception("%d outcomes could not be recorded", len(results))
+                self._let_go((result.item.claim for result in results), lost=True)
+        self._let_go(result.item.claim for result in batch)
         with self._lock:
             self._unrecorded -= len(batch)
 

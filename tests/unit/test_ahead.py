@@ -36,7 +36,7 @@ def test_there_is_no_room_where_nothing_is_to_be_held_ahead() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["put", "take", "drop"]), st.integers(0, 3)), max_size=400))
 def test_the_count_is_that_of_the_rows_and_room_is_what_is_left(acts: list[tuple[str, int]]) -> None:
-    ahead: Ahead[int] = Ahead(192)
+    ahead: Ahead[int] = Ahead(384)
     model: dict[int, list[int]] = {}
     for n, (act, lane) in enumerate(acts):
         rows = model.setdefault(lane, [])
@@ -49,7 +49,7 @@ def test_the_count_is_that_of_the_rows_and_room_is_what_is_left(acts: list[tuple
             assert ahead.drop(lane) == rows
             model[lane] = []
         held = sum(map(len, model.values()))
-        assert ahead.count == held and ahead.room == 192 - held
+        assert ahead.count == held and ahead.room == 384 - held
         assert ahead.low == (held <= LOW)
         assert all(ahead.room_in(k) == LANE_DEPTH - len(v) for k, v in model.items())
 

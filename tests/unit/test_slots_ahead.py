@@ -52,7 +52,7 @@ def test_rows_of_a_lane_in_which_nobody_is_at_work_are_given_back(engine: Any) -
     hold(engine, "a", "b")
     engine._give_back_slow(time.monotonic())
     given = [engine._results.get_nowait() for _ in range(2)]
-    assert [(item.claim.id, record) for item, record in given] == [("a", "release a"), ("b", "release b")]
+    assert [(item.claim.id, record) for item, record, _ in given] == [("a", "release a"), ("b", "release b")]
     assert engine._ahead.count == 0
 
 
@@ -60,5 +60,5 @@ def test_who_stops_gives_back_what_waits_behind_calls_that_hang(engine: Any) -> 
     hold(engine, "a")
     engine._windows.started(LANE, "hangs", time.monotonic())
     engine._finish(time.monotonic())
-    item, record = engine._results.get_nowait()
+    item, record, _ = engine._results.get_nowait()
     assert (item.claim.id, record) == ("a", "release a")
