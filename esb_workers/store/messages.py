@@ -51,9 +51,14 @@ def accept_each(cursor: Cursor, rows: Sequence[Mapping[str, Any]]) -> list[Accep
     What the catalogue found in the payload of one that is accepted all the same is the row's `warning`.
     """
     warnings = [{"id": row["id"], **row["warning"]} for row in rows if "warning" in row]
+    known = rows[0].get("known") if len(rows) > 1 else None
+    if known and all(row.get("known") == known for row in rows):  # as in a batch: said and looked at once
+        rows = [{**row, "known": None} for row in rows]
+    else:
+        known = None
     cursor.execute(
-        "select i, outcome, id, direct from esb_accept(%s::json, %s::json)",
-        (dumps(rows), dumps(warnings) if warnings else None),
+        "select i, outcome, id, direct from esb_accept(%s::json, %s::json, %s::jsonb)",
+        (dumps(rows), dumps(warnings) if warnings else None, dumps(known) if known else None),
     )
     return [Accepted(*row) for row in cursor.fetchall()]
 

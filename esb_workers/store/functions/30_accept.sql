@@ -6,10 +6,10 @@
 -- A row that was routed already (`to`: its deliveries, as esb_routed takes them) gets these in place of a job of the
 -- routing pool, and is `direct`. If what it was `matched` with has moved meanwhile it is routed by the pool; or it is
 -- 'moved', and not stored, where its caller would rather match it `again`. p_warnings is what was found in payloads of
--- rows that are accepted all the same.
-create or replace function esb_accept(p_rows json, p_warnings json default null)
+-- rows that are accepted all the same; p_known is `known` of the rows that have none of their own.
+create or replace function esb_accept(p_rows json, p_warnings json default null, p_known jsonb default null)
 returns table (i int, outcome text, id uuid, direct boolean) language plpgsql as $$
-declare v_inserted int; v_now jsonb := (select jsonb_object_agg(v.topic, v.n) from revision v);
+declare v_inserted int; v_now jsonb := (select jsonb_object_agg(v.topic, v.n) from revision v); v_fresh boolean := v_now @> p_known;
 begin
   return query
   with r as materialized (
@@ -17,7 +17,7 @@ begin
       from json_to_recordset(p_rows) as r(i int, id uuid, lane int, client uuid, ext text, source text, type text,
         corr text, okey text, prio smallint, at timestamptz, exp timestamptz, reply text, trace text, headers text,
         payload text, scope text, hash text, replay_of uuid, known jsonb, matched jsonb, again boolean, "to" json)
-     where coalesce(v_now @> r.known, true) and coalesce(not r.again or v_now @> r.matched, true)),
+     where coalesce(v_now @> r.known, v_fresh, true) and coalesce(not r.again or v_now @> r.matched, true)),
   k as (
     insert into idempotency as d (scope, key, hash, resource_id, status, expires_at)
     select distinct on (r.scope, r.ext) r.scope, r.ext, decode(r.hash, 'hex'), r.id, 202, now() + interval '30 days'
@@ -51,14 +51,14 @@ begin
   end if;
   if v_inserted < json_array_length(p_rows) then
     return query
-    select r.i, case when v_now @> r.known then 'moved' else 'stale' end, r.id, false
+    select r.i, case when coalesce(v_now @> r.known, v_fresh) then 'moved' else 'stale' end, r.id, false
       from json_to_recordset(p_rows) as r(i int, id uuid, known jsonb, matched jsonb, again boolean)
-     where not v_now @> r.known or (r.again and not v_now @> r.matched);
+     where not coalesce(v_now @> r.known, v_fresh) or (r.again and not v_now @> r.matched);
     -- A statement of its own, so a snapshot of its own: it sees the twin whose commit the insert above waited for.
     return query
     select r.i, case when d.hash = decode(r.hash, 'hex') then 'duplicate' else 'conflict' end, d.resource_id, false
       from json_to_recordset(p_rows) as r(i int, id uuid, ext text, scope text, hash text, known jsonb, matched jsonb, again boolean)
       join idempotency d on d.scope = r.scope and d.key = r.ext
-     where d.resource_id <> r.id and coalesce(v_now @> r.known, true) and coalesce(not r.again or v_now @> r.matched, true);
+     where d.resource_id <> r.id and coalesce(v_now @> r.known, v_fresh, true) and coalesce(not r.again or v_now @> r.matched, true);
   end if;
 end $$;
