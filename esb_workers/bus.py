@@ -93,7 +93,7 @@ class NewMessage:
             self.source, self.message_type, self.headers, self.payload, self.ordering_key, self.priority,
             to_wire(self.deliver_at), to_wire(self.expires_at), self.reply_to, self.own_correlation_id,
         )  # fmt: skip
-        return hashlib.sha256("\x1f".join("" if part is None else str(part) for part in said).encode()).hexdigest()
+        return hashlib.sha256("\x1f".join(["" if part is None else str(part) for part in said]).encode()).hexdigest()
 
 
 class Bus:

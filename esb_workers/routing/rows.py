@@ -116,16 +116,17 @@ class RowMaker:
 
     def row(self, stored: StoredMessage, variables: Variables, route: Route, destination: Destination) -> Json:
         """A delivery without a form, forbidden if the sender's grant does not cover the destination."""
+        name = destination.name
         row: Json = {
             "id": new_id(),
-            "lane": self.lane(destination.name),
+            "lane": self.lane(name),
             "route": route.id,
             "prio": stored.priority,
             "cursor": {"i": destination.index, "dest": destination.service},
         }
         if "index" in variables:  # a part of a message that was split
             row["cursor"]["index"] = variables["index"]
-        if not self.book.may_use(stored.client_id, destination.name):
+        if not self.book.may_use(stored.client_id, name):
             return row | _ended("forbidden", "Forbidden", "the client's grant does not cover this service", stored)
         return row
 
