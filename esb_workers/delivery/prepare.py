@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from esb_workers.delivery.plan import NO_PLAN, Plan, RouteBook
@@ -80,14 +81,24 @@ class Preparer:
         payload, headers = form
         return Prepared(
             claim=claim,
-            destination=Destination.parse(service),
+            destination=_destination(service),
             service=service,
             message=message,
             payload=payload if message.payload is not None else None,
-            headers=json.loads(headers) if headers != "{}" else {},
+            headers=_headers(headers),
             plan=self._book.plan(claim.route_id, index, service),
             index=index,
         )
+
+
+#: Messages of one sender mostly bear the same headers, and go to the same few services.
+_destination = lru_cache(256)(Destination.parse)
+
+
+@lru_cache(256)
+def _headers(text: str) -> Mapping[str, str]:
+    headers: dict[str, str] = json.loads(text)
+    return headers
 
 
 def _forms(form: tuple[str, str]) -> list[tuple[str, str]]:

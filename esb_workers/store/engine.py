@@ -25,7 +25,7 @@ Cursor = psycopg2.extensions.cursor
 Transaction = Connection
 
 #: Ids are text everywhere in the code; SQLAlchemy's dialect would make UUID objects of them.
-_UUID_AS_TEXT = psycopg2.extensions.new_type((2950,), "UUID", lambda value, _: value)
+_UUID_AS_TEXT = psycopg2.extensions.new_type((2950,), "UUID", psycopg2.extensions.UNICODE)
 _UUIDS_AS_TEXT = psycopg2.extensions.new_array_type((2951,), "UUID[]", _UUID_AS_TEXT)
 
 

@@ -6,14 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import orjson
 import psycopg2
 import psycopg2.errors
+import psycopg2.extensions
 
 from esb_workers.store import messages
 from esb_workers.store.engine import Cursor, Database
 from esb_workers.store.json import dumps
 from esb_workers.store.messages import StoredMessage
 
+#: Cursors of deliveries hold nothing but names and small numbers: to read them any parser will do, so the fastest does.
+_CURSORS = psycopg2.extensions.new_type(
+    (3802,), "CURSOR", lambda value, _: None if value is None else orjson.loads(value)
+)
 #: The newest row format this code understands (`job.v`).
 ROW_FORMAT = 1
 
@@ -70,6 +76,8 @@ def claim(
     `whole`: with their messages, save the long ones: these are loaded apart, each once however many rows share it.
     """
     rooms = rooms or {}
+    if whole:
+        psycopg2.extensions.register_type(_CURSORS, cursor)
     cursor.execute(
         "select * from esb_claim(%s::smallint, %s, %s::smallint, %s, %s, %s::int[], %s::int[], %s, %s, 32, %s)",
         (
