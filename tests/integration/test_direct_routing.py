@@ -246,6 +246,37 @@ def test_a_grant_that_has_changed_stores_nothing_and_holds_up_no_neighbour(
     assert {o.i: o.outcome for o in outcomes} == {0: "accepted", 1: "stale", 2: "accepted"}
 
 
+def test_a_batch_decided_by_one_grant_is_stale_with_it(database: Database) -> None:
+    known = present(database)
+
+    def accept() -> list[str]:
+        rows = [
+            {
+                "i": i,
+                "id": new_id(),
+                "lane": 1,
+                "source": "s",
+                "type": "t",
+                "corr": "c",
+                "headers": "{}",
+                "payload": "1",
+            }
+            | {"known": dict(known), "ext": f"m-{i}", "scope": "c:message", "hash": "00"}
+            for i in range(3)
+        ]
+        with database.cursor() as cursor:
+            return [outcome.outcome for outcome in messages.accept_each(cursor, rows)]
+
+    assert accept() == ["accepted"] * 3
+    assert accept() == ["duplicate"] * 3
+    with database.transaction() as connection:
+        connection.exec_driver_sql("select esb_changed('clients')")
+    assert accept() == ["stale"] * 3
+    with database.cursor() as cursor:
+        cursor.execute("select count(*) from message")
+        assert cursor.fetchone() == (3,)
+
+
 def test_a_change_of_routes_makes_no_grant_stale(database: Database, bus: Bus, client_id: str) -> None:
     known = present(database)
     add_route(database, "r", pattern="order.*", destinations=["billing"])

@@ -102,7 +102,7 @@ begin
 end $$;
 
 -- The soonest moment at which a sleeping engine of this pool has something to do; null if none is known.
-create or replace function esb_wake(p_pool smallint) returns timestamptz language sql stable as $$
+create or replace function esb_wake(p_pool smallint) returns timestamptz language sql stable set enable_seqscan = off as $$
   select least(
     (select min(run_at) from job where pool = p_pool and state = 's'),
     case when p_pool = 3 then (select min(next_at) from schedule where enabled and next_at > now()) end,
