@@ -1,8 +1,8 @@
 """Rows that a process has claimed ahead of the slots that will start them, by lane; pure.
 
 A claim costs PostgreSQL nearly the same for ten rows as for a hundred. Lanes whose calls are proven quick (see
-runtime.windows) therefore have more rows claimed than slots are free, and each slot that ends a call goes on with the
-next row of the same lane. Who waits here is bounded in number, and is given back as soon as its lane is quick no more.
+runtime.windows) therefore have more rows claimed than slots are free, and a few slots go on with them, several at a
+time, lanes in turn. Who waits here is bounded in number, and is given back as soon as its lane is quick no more.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Ahead(Generic[T]):
         return max(0, min(LANE_DEPTH, self._depth) - len(self._rows.get(lane, ())))
 
     def lanes(self) -> list[int]:
-        """The lanes that have rows here."""
+        """The lanes that have rows here, in turn."""
         return list(self._rows)
 
     def put(self, lane: int, row: T) -> None:
@@ -50,16 +50,17 @@ class Ahead(Generic[T]):
         self._rows.setdefault(lane, deque()).append(row)
         self.count += 1
 
-    def take(self, lane: int) -> T | None:
-        """The next row of this lane, now the caller's; None if there is none."""
+    def take(self, lane: int, most: int) -> list[T]:
+        """The next rows of this lane, now the caller's. If more of them are left, it goes behind the other lanes."""
         rows = self._rows.get(lane)
-        if rows is None:
-            return None
-        row = rows.popleft()
-        self.count -= 1
-        if not rows:
-            del self._rows[lane]
-        return row
+        if rows is None or most <= 0:
+            return []
+        taken = [rows.popleft() for _ in range(min(most, len(rows)))]
+        self.count -= len(taken)
+        del self._rows[lane]
+        if rows:
+            self._rows[lane] = rows
+        return taken
 
     def drop(self, lane: int) -> list[T]:
         """All rows of this lane, which are to be given back."""

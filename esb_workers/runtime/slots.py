@@ -12,7 +12,7 @@ import queue as queues
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
@@ -24,7 +24,7 @@ from esb_workers.runtime.ahead import Ahead
 from esb_workers.runtime.engine import Engine
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.runtime.volley import Call, volley
-from esb_workers.runtime.windows import LaneWindows
+from esb_workers.runtime.windows import ABREAST, LaneWindows
 from esb_workers.settings import Settings
 from esb_workers.store.engine import Database
 from esb_workers.store.jobs import Claim, Done
@@ -90,10 +90,20 @@ class _Item(NamedTuple):
     call: Call[Outcome] | None = None  # sent already: its answer is still to be read
 
 
+class _Task(NamedTuple):
+    """What a slot begins with; `rowing`: and then it goes on with what is held ahead."""
+
+    items: list[_Item]
+    rowing: bool = False
+
+
 class _Result(NamedTuple):
     item: _Item
     record: Any
     patient: bool = False
+
+
+_Ends = Sequence[tuple[_Item, Outcome]]
 
 
 class SlotEngine(Engine):
@@ -120,12 +130,15 @@ class SlotEngine(Engine):
         self._slots = slots
         self._lock = threading.Lock()
         self._in_flight = 0
+        self._swift_from = 0.0  # monotonic moment from which every swift lane is looked at under load
         self._aside_at = 0.0  # monotonic moment from which others than swift lanes are looked for again
         self._full = False  # the last claim took all it was allowed: there is more, nothing has to gather
         self._windows = LaneWindows(slots)
         self._deep, self._ready = ahead > 0, ready
+        self._together = max(1, slots // 2 // ABREAST) if ready else 1
         self._ahead: Ahead[_Item] = Ahead(ahead)
-        self._tasks: deque[_Item] = deque()
+        self._rowing = 0  # slots that are at work on rows of swift lanes, one volley after the other
+        self._tasks: deque[_Task] = deque()
         self._tokens: queues.SimpleQueue[bool] = queues.SimpleQueue()  # each wakes one slot; False: for good
         self._results: queues.SimpleQueue[_Result | None] = queues.SimpleQueue()
         self._freed = threading.Event()
@@ -155,14 +168,31 @@ class SlotEngine(Engine):
         with self._lock:
             now = time.monotonic()
             self._give_back_slow(now)
-            rooms = {lane: self._ahead.room_in(lane) for lane in self._windows.swift_with_more(now)}
-            limit = min(self._ahead.room, sum(rooms.values())) if self._ahead.low else 0
-        return self._start(limit, 0, rooms, turn="ahead") if limit else 0
+            wanted = self._ahead.low and (self._rowing > 0 or self._in_flight < self._slots)
+            lanes = self._swift_lanes(now) if wanted else ()
+            rooms = {lane: self._ahead.room_in(lane) for lane in lanes}
+            limit = min(self._ahead.room, sum(rooms.values()))
+        if not limit:
+            return 0
+        started = self._start(limit, 0, rooms, turn="ahead")
+        self._swift_from = 0.0 if started else now + LOOK_ASIDE
+        return started
+
+    def _swift_lanes(self, now: float) -> Collection[int]:
+        """The lanes whose rows are claimed ahead.
+
+        Under load that is every swift lane: a few rows of each of a hundred are as many as a hundred of one.
+        """
+        if not self._deep:
+            return ()
+        if self._loaded() and now >= self._swift_from:
+            return self._windows.swift_lanes(now)
+        return self._windows.swift_with_more(now)
 
     def _give_back_slow(self, now: float) -> None:
-        """Give back what is held ahead of lanes that are swift no more: slots at work there may be stuck for long."""
+        """Give back what is held ahead of lanes that are swift no more, or that no slot is left to go on with."""
         for lane in self._ahead.lanes():
-            if not self._windows.swift(lane, now) or not self._windows.busy(lane):
+            if not self._rowing or not self._windows.swift(lane, now):
                 self._release(self._ahead.drop(lane))
 
     def _release(self, items: Sequence[_Item]) -> None:
@@ -173,7 +203,7 @@ class SlotEngine(Engine):
         with self._lock:
             now = time.monotonic()
             # Lanes that rows are claimed ahead of have their own claim.
-            swift = dict.fromkeys((*self._ahead.lanes(), *self._windows.swift_with_more(now)), 0) if self._deep else {}
+            swift = dict.fromkeys((*self._ahead.lanes(), *self._swift_lanes(now)), 0)
             proven = {lane: room for lane, room in self._windows.proven(now).items() if room and lane not in swift}
             share, room, rooms = self._windows.unproven(now)
         # One claim for all lanes as long as it cannot give the unproven ones more than their share; else one for each.
@@ -226,29 +256,49 @@ class SlotEngine(Engine):
         with self._lock:
             self._unrecorded += len(items)
             if ahead:
-                items = self._put_ahead(items, now)
-            self._in_flight += len(items)
-            for item in items:
-                self._windows.started(item.claim.lane_id, item.claim.id, now)
-        self._tasks.extend(items)
-        self._wake_slots(len(items))
+                begun = self._put_ahead(items, now)
+            else:
+                begun = [_Task([item]) for item in items]
+                self._begin(items, now)
+        self._tasks.extend(begun)
+        self._wake_slots(len(begun))
 
-    def _put_ahead(self, items: list[_Item], now: float) -> list[_Item]:
-        """Hold `items` ahead; answers those that free slots are to begin with.
+    def _begin(self, items: list[_Item], now: float) -> None:
+        self._in_flight += len(items)
+        for item in items:
+            self._windows.started(item.claim.lane_id, item.claim.id, now)
 
-        A lane never has rows here without a slot at work in it, for it is the slots that go on with them.
-        """
+    def _put_ahead(self, items: list[_Item], now: float) -> list[_Task]:
+        """Hold `items` ahead; answers what further slots are to begin with, if not enough of them are rowing."""
         for item in items:
             self._ahead.put(item.claim.lane_id, item)
-        first: list[_Item] = []
-        for lane in dict.fromkeys(item.claim.lane_id for item in items):
+        tasks: list[_Task] = []
+        while self._rowing < ABREAST and (begun := self._next_rows(now)):
+            self._rowing += 1
+            tasks.append(_Task(begun, rowing=True))
+        return tasks
+
+    def _next_rows(self, now: float) -> list[_Item]:
+        """The rows held ahead that a slot goes on with, begun; lanes take turns."""
+        if self.stopping:
+            self._drop_ahead()
+            return []
+        # Every call under way has a slot, should it need one for itself; but nobody else may be there to go on.
+        most = max(min(self._together, self._slots - self._in_flight), 0 if self._rowing else 1)
+        rows: list[_Item] = []
+        for lane in self._ahead.lanes():
             if not self._windows.swift(lane, now):  # since it was claimed
                 self._release(self._ahead.drop(lane))
                 continue
-            free = self._slots - self._in_flight - len(first)
-            begun = (self._ahead.take(lane) for _ in range(self._windows.idle_places(lane, free)))
-            first += [item for item in begun if item is not None]
-        return first
+            rows += self._ahead.take(lane, min(most - len(rows), self._windows.left(lane)))
+            if len(rows) >= most:
+                break
+        self._begin(rows, now)
+        return rows
+
+    def _drop_ahead(self) -> None:
+        for lane in self._ahead.lanes():
+            self._release(self._ahead.drop(lane))
 
     def _wake_slots(self, count: int) -> None:
         """Wake one slot for `count` tasks, and twice as many every RAMP for as long as some are not taken.
@@ -271,52 +321,48 @@ class SlotEngine(Engine):
 
     def _slot(self) -> None:
         items: list[_Item] = []
+        rowing = False
         while True:
             if not items:
                 try:
-                    items = [self._tasks.popleft()]
+                    items, rowing = self._tasks.popleft()
                 except IndexError:
                     if not self._tokens.get():
                         return
                     continue
-            items = self._volley(items) if len(items) > 1 else self._single(items[0])
+            done, began = self._volley(items) if len(items) > 1 else self._single(items[0])
+            items, rowing = self._ended(done, began, rowing=rowing)
 
-    def _single(self, item: _Item) -> list[_Item]:
-        """Do one; what the slot goes on with."""
+    def _single(self, item: _Item) -> tuple[_Ends, float | None]:
+        """Do one; what came of it, and when its call began, if that was later than it was told to be started."""
         began = None if item.call else time.monotonic()
-        outcome = self._run(item)
-        return self._ended([(item, outcome)], item.claim.lane_id, began)
+        return [(item, self._run(item))], began
 
-    def _volley(self, items: list[_Item]) -> list[_Item]:
-        """Do several of one lane; what the slot goes on with."""
-        worker, lane = items[0].worker, items[0].claim.lane_id
-        if self._ready is None or worker != self.worker_id or not self.may_act():
-            return self._ended([(item, self._run(item)) for item in items], lane, None)
+    def _volley(self, items: list[_Item]) -> tuple[_Ends, float | None]:
+        """Do several at once; what came of those that have ended in time."""
+        if self._ready is None or items[0].worker != self.worker_id or not self.may_act():
+            return [(item, self._run(item)) for item in items], None
         with logs.together():
             ended, late = volley([item.task for item in items], self._ready)
-        self._tasks.extend(
-            items[one.position]._replace(call=one.call) for one in late
-        )  # their places are theirs already
+        # Their places are theirs already.
+        self._tasks.extend(_Task([items[one.position]._replace(call=one.call)]) for one in late)
         for _ in late:
             self._tokens.put(True)
-        return self._ended([(items[position], outcome) for position, outcome in ended], lane, None)
+        return [(items[position], outcome) for position, outcome in ended], None
 
-    def _ended(self, done: Sequence[tuple[_Item, Outcome]], lane: int, began: float | None) -> list[_Item]:
-        """A slot has come to the end of these; what it goes on with, if rows of the same lane are held ahead.
-
-        `began`: when the call did, if that was later than it was told to be started.
-        """
+    def _ended(self, done: _Ends, began: float | None, *, rowing: bool) -> tuple[list[_Item], bool]:
+        """A slot has come to the end of these; what of the rows held ahead it goes on with, and whether it rows now."""
         now, more = time.monotonic(), False
         took = None if began is None else now - began
         with self._lock:
             for item, outcome in done:
-                more |= self._windows.finished(lane, item.claim.id, now, outcome.good, took)
+                more |= self._windows.finished(item.claim.lane_id, item.claim.id, now, outcome.good, took)
             self._in_flight -= len(done)
-            following = self._following(lane, now)
-            self._in_flight += len(following)
-            for item in following:
-                self._windows.started(lane, item.claim.id, now)
+            self._rowing -= rowing
+            following = self._next_rows(now) if self._ahead.count and self._rowing < ABREAST else []
+            self._rowing += bool(following)
             wanted = len(following) < len(done) or self._ahead.low
+            more |= self._ahead.count > 0 and not self._rowing  # nobody goes on with these: the pump gives them back
         for item, outcome in done:
             self._results.put(_Result(item, outcome.record, outcome.patient))
         if wanted:
@@ -325,20 +371,7 @@ class SlotEngine(Engine):
             self.poke()
         elif more:
             self._poked.set()
-        return following
-
-    def _following(self, lane: int, now: float) -> list[_Item]:
-        if not self._ahead.count:
-            return []
-        if self.stopping or not self._windows.swift(lane, now):
-            self._release(self._ahead.drop(lane))
-            return []
-        free = self._slots - self._in_flight  # every call under way has a slot, should it need one for itself
-        most = min(self._windows.together, self._windows.left(lane), free) if self._ready else 1
-        if not self._windows.busy(lane):  # nobody else would ever go on with these; and who asks has come free
-            most = max(most, 1)
-        rows = (self._ahead.take(lane) for _ in range(most))
-        return [row for row in rows if row is not None]
+        return following, bool(following)
 
     def _run(self, item: _Item) -> Outcome:
         if item.call is None and (item.worker != self.worker_id or not self.may_act()):
@@ -431,8 +464,7 @@ class SlotEngine(Engine):
         if self._threads:
             self._claims_ended.wait(max(0.0, deadline - time.monotonic()))
         with self._lock:  # slots that would go on with these, or drop them, may be in calls that hang
-            for lane in self._ahead.lanes():
-                self._release(self._ahead.drop(lane))
+            self._drop_ahead()
         while self._busy() and time.monotonic() < deadline:
             time.sleep(0.01)
         for _ in range(self._slots):

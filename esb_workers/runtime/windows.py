@@ -19,8 +19,8 @@ SLOW = 0.2
 #: A lane is swift while its calls take less than this on average, seconds; and how much the last call counts in that.
 SWIFT: Final = 0.02
 WEIGHT: Final = 1 / 8
-#: So many slots work on a swift lane. One process begins some thousand calls a second whatever their number, and fewer
-#: threads wait for one another less.
+#: So many slots work on swift lanes, each with several calls under way. One process begins some thousand calls a second
+#: whatever their number, and fewer threads wait for one another less.
 ABREAST: Final = 2
 
 
@@ -72,25 +72,13 @@ class LaneWindows:
         state = self._lanes.get(lane)
         return state is not None and state.width == self._widest and state.mean < SWIFT and state.proven(now)
 
+    def swift_lanes(self, now: float) -> list[int]:
+        """All that are swift."""
+        return [key for key in self._lanes if self.swift(key, now)]
+
     def swift_with_more(self, now: float) -> list[int]:
         """The swift lanes that gave all they were allowed at the last claim."""
         return [key for key, lane in self._lanes.items() if lane.more and self.swift(key, now)]
-
-    def idle_places(self, lane: int, free: int) -> int:
-        """How many of `free` slots are to begin calls of a swift lane; one at least if there is none under way."""
-        running = len(self._lanes[lane].running)
-        wanted = (self._widest - running) // self.together
-        return max(min(wanted, free), 0 if running else 1)
-
-    @property
-    def together(self) -> int:
-        """How many calls of a swift lane one slot may have under way, so that ABREAST slots use the window."""
-        return max(1, self._widest // ABREAST)
-
-    def busy(self, lane: int) -> bool:
-        """Whether calls of this lane are under way."""
-        state = self._lanes.get(lane)
-        return state is not None and bool(state.running)
 
     def left(self, lane: int) -> int:
         """How many more calls of a lane may be under way."""

@@ -16,8 +16,17 @@ def test_rows_of_a_lane_come_in_the_order_in_which_they_were_put() -> None:
     for row in "abc":
         ahead.put(LANE, row)
     ahead.put(LANE + 1, "other")
-    assert [ahead.take(LANE) for _ in range(4)] == ["a", "b", "c", None]
+    assert [ahead.take(LANE, most) for most in (2, 0, 2, 1)] == [["a", "b"], [], ["c"], []]
     assert (ahead.count, ahead.lanes()) == (1, [LANE + 1])
+
+
+def test_a_lane_that_rows_were_taken_of_and_that_has_more_goes_behind_the_others() -> None:
+    ahead: Ahead[str] = Ahead()
+    for lane in (1, 2, 3):
+        for row in "ab":
+            ahead.put(lane, row)
+    assert ahead.take(1, 1) == ["a"] and ahead.lanes() == [2, 3, 1]
+    assert ahead.take(3, 2) == ["a", "b"] and ahead.lanes() == [2, 1]
 
 
 def test_what_is_dropped_is_all_of_its_lane_and_nothing_else() -> None:
@@ -44,7 +53,8 @@ def test_the_count_is_that_of_the_rows_and_room_is_what_is_left(acts: list[tuple
             ahead.put(lane, n)
             rows.append(n)
         elif act == "take":
-            assert ahead.take(lane) == (rows.pop(0) if rows else None)
+            assert ahead.take(lane, 1 + n % 3) == rows[: 1 + n % 3]
+            del rows[: 1 + n % 3]
         elif act == "drop":
             assert ahead.drop(lane) == rows
             model[lane] = []
@@ -94,21 +104,9 @@ def test_a_swift_lane_that_gave_less_than_it_was_allowed_has_nothing_to_be_claim
     assert windows.swift_with_more(0) == []
 
 
-def test_two_slots_that_have_several_calls_under_way_use_the_window_of_a_swift_lane() -> None:
+def test_a_swift_lane_bears_as_many_calls_as_its_window_is_wide() -> None:
     windows = LaneWindows(32)
     swift(windows)
-    assert (windows.idle_places(LANE, free=32), windows.together) == (2, 8)
-    for n in range(windows.together):
+    for n in range(8):
         windows.started(LANE, f"a{n}", 0)
-    assert (windows.idle_places(LANE, free=32), windows.left(LANE)) == (1, 8)
-    for n in range(windows.together):
-        windows.started(LANE, f"b{n}", 0)
-    assert (windows.idle_places(LANE, free=32), windows.left(LANE)) == (0, 0)
-
-
-def test_a_swift_lane_without_a_call_under_way_gets_one_slot_even_if_none_is_free() -> None:
-    windows = LaneWindows(32)
-    swift(windows)
-    assert windows.idle_places(LANE, free=0) == 1
-    windows.started(LANE, "x", 0)
-    assert windows.idle_places(LANE, free=0) == 0
+    assert windows.left(LANE) == 8

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from esb_workers.runtime.slots import SlotEngine, _Item
+from esb_workers.runtime.slots import Outcome, SlotEngine, _Item
+from esb_workers.runtime.windows import ABREAST
 from esb_workers.settings import Settings
 
 LANE = 7
@@ -30,26 +31,90 @@ def engine() -> Any:
     return made
 
 
-def hold(engine: Any, *names: str) -> None:
+def hold(engine: Any, *names: str, lane: int = LANE) -> None:
     for name in names:
-        engine._ahead.put(LANE, _Item(0, SimpleNamespace(id=name, attempt=1, lane_id=LANE), None))
+        engine._ahead.put(lane, item(name, lane))
 
 
-def test_the_last_slot_of_a_lane_goes_on_though_more_calls_are_under_way_than_slots(engine: Any) -> None:
+def item(name: str, lane: int = LANE) -> _Item:
+    return _Item(0, SimpleNamespace(id=name, attempt=1, lane_id=lane), None)  # type: ignore[arg-type]
+
+
+def ids(items: list[_Item]) -> list[str]:
+    return [one.claim.id for one in items]
+
+
+def end(engine: Any, name: str, *, rowing: bool = False) -> tuple[list[str], bool]:
+    """A slot has come to the end of a good call; what it goes on with, and whether it rows."""
+    engine._begin([item(name)], time.monotonic())
+    following, rows = engine._ended([(item(name), Outcome("done"))], None, rowing=rowing)
+    return ids(following), rows
+
+
+def prove(engine: Any, lane: int) -> None:
+    now = time.monotonic()
+    for n in range(200):
+        engine._windows.started(lane, f"{n}", now)
+        engine._windows.finished(lane, f"{n}", now + 0.001, good=True)
+
+
+def test_a_slot_that_ends_a_call_goes_on_with_rows_of_every_swift_lane(engine: Any) -> None:
+    prove(engine, LANE + 1)
+    hold(engine, "a")
+    hold(engine, "b", "c", lane=LANE + 1)
+    assert end(engine, "x") == (["a", "b"], True), "two slots use half of all places"
+    assert (engine._rowing, engine._in_flight) == (1, 2)
+
+
+def test_no_more_slots_row_than_are_worth_it(engine: Any) -> None:
+    hold(engine, *"abcdefgh")
+    tasks = engine._put_ahead([item("i")], time.monotonic())
+    assert [ids(task.items) for task in tasks] == [["a", "b"], ["c", "d"]]
+    assert all(task.rowing for task in tasks) and engine._rowing == ABREAST
+    assert end(engine, "x") == ([], False), "it was not one of them"
+
+
+def test_a_slot_that_rows_goes_on_until_nothing_is_held(engine: Any) -> None:
+    hold(engine, "a", "b", "c")
+    engine._rowing = 1
+    assert end(engine, "x", rowing=True) == (["a", "b"], True)
+    assert end(engine, "y", rowing=True) == (["c"], True)
+    assert end(engine, "z", rowing=True) == ([], False)
+    assert engine._rowing == 0
+
+
+def test_the_last_slot_goes_on_though_more_calls_are_under_way_than_slots(engine: Any) -> None:
     hold(engine, "a", "b")
     engine._in_flight = SLOTS + 3  # a claim came in while other lanes went on
-    assert [item.claim.id for item in engine._following(LANE, time.monotonic())] == ["a"]
+    assert end(engine, "x") == (["a"], True)
 
 
-def test_while_others_of_its_lane_are_at_work_a_slot_leaves_the_places_to_them(engine: Any) -> None:
+def test_while_others_row_a_slot_leaves_the_places_to_them(engine: Any) -> None:
     hold(engine, "a", "b")
-    engine._windows.started(LANE, "x", time.monotonic())
+    engine._rowing = 1
     engine._in_flight = SLOTS + 3
-    assert engine._following(LANE, time.monotonic()) == []
+    assert end(engine, "x") == ([], False)
 
 
-def test_rows_of_a_lane_in_which_nobody_is_at_work_are_given_back(engine: Any) -> None:
+def test_a_slot_gives_back_the_rows_of_a_lane_that_is_swift_no_more(engine: Any) -> None:
+    hold(engine, "a")
+    hold(engine, "b", lane=LANE + 1)  # where nothing is known of
+    engine._windows.started(LANE + 1, "new", time.monotonic())
+    assert end(engine, "x") == (["a"], True)
+    assert engine._ahead.count == 0
+    given = engine._results.get_nowait()
+    assert (given.item.claim.id, given.record) == ("b", "release b")
+
+
+def test_rows_that_no_slot_goes_on_with_are_given_back_at_once(engine: Any) -> None:
     hold(engine, "a", "b")
+    for n in range(SLOTS):  # as many calls as the lane bears
+        engine._windows.started(LANE, f"late-{n}", time.monotonic())
+    engine._poked.clear()
+    engine._in_flight = 3
+    assert end(engine, "x") == ([], False)
+    assert engine._poked.is_set()
+    engine._results.get_nowait()
     engine._give_back_slow(time.monotonic())
     given = [engine._results.get_nowait() for _ in range(2)]
     assert [(item.claim.id, record) for item, record, _ in given] == [("a", "release a"), ("b", "release b")]
@@ -60,5 +125,5 @@ def test_who_stops_gives_back_what_waits_behind_calls_that_hang(engine: Any) -> 
     hold(engine, "a")
     engine._windows.started(LANE, "hangs", time.monotonic())
     engine._finish(time.monotonic())
-    item, record, _ = engine._results.get_nowait()
-    assert (item.claim.id, record) == ("a", "release a")
+    given = engine._results.get_nowait()
+    assert (given.item.claim.id, given.record) == ("a", "release a")
