@@ -4,8 +4,9 @@ A lane starts unproven. Each quick, good call widens its window by one, up to ha
 call that is still running after `SLOW` seconds, takes it away. Proven lanes share all slots; unproven ones together
 at most half, so that dead and slow destinations cannot starve the others, and a single slow one still gets on.
 
-A lane with the widest window whose calls take a few milliseconds is swift: rows of it may be claimed ahead of free
-slots (runtime.ahead), and few slots do them one after the other. A failure or one call that takes long ends that.
+A lane whose calls take a few milliseconds is swift after some of them: rows of it may be claimed ahead of free slots
+(runtime.ahead), and few slots do them, several at a time, within its window. A failure or one call that takes long ends
+that.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Final
 
 #: A call longer than this does not prove a lane, seconds.
 SLOW = 0.2
-#: A lane is swift while its calls take less than this on average, seconds; and how much the last call counts in that.
+#: A lane is swift while its window is at least so wide, and its calls take less than this on average, seconds; and how
+#: much the last call counts in that.
+SWIFT_WIDTH: Final = 4
 SWIFT: Final = 0.02
 WEIGHT: Final = 1 / 8
 #: So many slots work on swift lanes, each with several calls under way. One process begins some thousand calls a second
@@ -29,7 +32,7 @@ class _Lane:
     width: int = 0
     more: bool = False  # the last claim took all it was allowed: there may be further rows
     running: dict[str, float] = field(default_factory=dict)  # job -> when its call started
-    mean: float = SLOW  # what a call takes, seconds
+    mean: float | None = None  # what a call takes, seconds; None: nobody knows
 
     def proven(self, now: float) -> bool:
         if self.width == 0:
@@ -60,17 +63,20 @@ class LaneWindows:
         state = self._lanes[lane]
         began = state.running.pop(job, now)
         if not good:
-            state.width, state.mean = 0, SLOW
+            state.width, state.mean = 0, None
             return state.more
         if now - began < SLOW:
             state.width = min(self._widest, state.width + 1)
-        state.mean += ((now - began if took is None else took) - state.mean) * WEIGHT
+        seconds = now - began if took is None else took
+        state.mean = seconds if state.mean is None else state.mean + (seconds - state.mean) * WEIGHT
         return state.more
 
     def swift(self, lane: int, now: float) -> bool:
         """Whether rows of this lane may be claimed ahead."""
         state = self._lanes.get(lane)
-        return state is not None and state.width == self._widest and state.mean < SWIFT and state.proven(now)
+        if state is None or state.mean is None:
+            return False
+        return state.width >= min(SWIFT_WIDTH, self._widest) and state.mean < SWIFT and state.proven(now)
 
     def swift_lanes(self, now: float) -> list[int]:
         """All that are swift."""
@@ -81,24 +87,32 @@ class LaneWindows:
         return [key for key, lane in self._lanes.items() if lane.more and self.swift(key, now)]
 
     def left(self, lane: int) -> int:
-        """How many more calls of a lane may be under way."""
-        return self._widest - len(self._lanes[lane].running)
+        """How many more calls of a swift lane may be under way."""
+        state = self._lanes[lane]
+        return state.width - len(state.running)
 
     def proven(self, now: float) -> dict[int, int]:
         """Room left in each proven lane."""
         return {k: max(0, lane.width - len(lane.running)) for k, lane in self._lanes.items() if lane.proven(now)}
 
     def unproven(self, now: float) -> tuple[int, int, dict[int, int]]:
-        """For the lanes that are not proven: how many rows in all, the room of one not seen yet, room by lane."""
+        """For the lanes that are not proven: how many rows in all, the room of one not seen yet, room by lane.
+
+        A quarter of their share is for lanes without a call under way, one for each: however many calls hang in a lane,
+        also one that was proven and began to hang, others can still show that they are quick.
+        """
         rooms: dict[int, int] = {}
         used = 0
+        most = self._shared - self._shared // 4
         for key, lane in self._lanes.items():
             if lane.proven(now):
                 rooms[key] = 0  # they have their own claim
             elif lane.running:
-                used += len(lane.running)
+                used += min(len(lane.running), most)
                 rooms[key] = max(0, self._unproven_room - len(lane.running))
-        return max(0, self._shared - used), self._unproven_room, rooms
+        if used >= most:
+            return max(0, self._shared - used), 1, dict.fromkeys(rooms, 0)
+        return most - used, self._unproven_room, rooms
 
     def claimed(self, limit: int, room: int, rooms: Mapping[int, int], taken: Mapping[int, int]) -> None:
         """What a claim of `limit` rows took by lane, under `rooms` (and `room` for all others)."""

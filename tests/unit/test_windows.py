@@ -17,7 +17,7 @@ def prove(windows: LaneWindows, lane: int, calls: int, now: float = 0.0) -> None
 def test_a_lane_nobody_has_seen_is_unproven_and_gets_one_slot() -> None:
     windows = LaneWindows(32)
     assert windows.proven(0) == {}
-    assert windows.unproven(0) == (16, 1, {})
+    assert windows.unproven(0) == (12, 1, {})
 
 
 def test_quick_good_calls_widen_a_lane_to_half_of_the_slots() -> None:
@@ -50,6 +50,16 @@ def test_unproven_lanes_together_use_half_of_the_slots() -> None:
         windows.started(n, str(n), 0)
     share, _, _ = windows.unproven(1)
     assert share == 0
+
+
+def test_however_many_calls_hang_in_a_lane_others_can_begin_with_one_each() -> None:
+    windows = LaneWindows(32)
+    prove(windows, 1, 50)
+    for n in range(16):
+        windows.started(1, f"hangs-{n}", 0)
+    assert windows.unproven(1) == (4, 1, {1: 0})
+    windows.started(2, "too", 1)
+    assert windows.unproven(2) == (3, 1, {1: 0, 2: 0})
 
 
 def test_a_single_slow_destination_gets_more_room_when_nobody_else_wants_it() -> None:
