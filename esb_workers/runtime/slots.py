@@ -123,7 +123,7 @@ class SlotEngine(Engine):
         ready: Ready | None = None,
     ) -> None:
         """`ahead`: how many rows of swift lanes may be claimed before a slot is free for them. Needs work whose
-        `release` gives rows back. With `ready`, one slot has several calls of a swift lane under way.
+        `release` gives rows back, and `ready`, by which one slot has several calls under way.
         """
         super().__init__(pool, settings, database, ringer, queue=queue)
         self._slot_work = work
@@ -134,8 +134,8 @@ class SlotEngine(Engine):
         self._aside_at = 0.0  # monotonic moment from which others than swift lanes are looked for again
         self._full = False  # the last claim took all it was allowed: there is more, nothing has to gather
         self._windows = LaneWindows(slots)
-        self._deep, self._ready = ahead > 0, ready
-        self._together = max(1, slots // 2 // ABREAST) if ready else 1
+        self._deep, self._ready = ahead > 0 and ready is not None, ready
+        self._together = max(1, slots // 2 // ABREAST)
         self._ahead: Ahead[_Item] = Ahead(ahead)
         self._rowing = 0  # slots that are at work on rows of swift lanes, one volley after the other
         self._tasks: deque[_Task] = deque()
@@ -283,8 +283,7 @@ class SlotEngine(Engine):
         if self.stopping:
             self._drop_ahead()
             return []
-        # Every call under way has a slot, should it need one for itself; but nobody else may be there to go on.
-        most = max(min(self._together, self._slots - self._in_flight), 0 if self._rowing else 1)
+        most = min(self._together, self._slots - self._in_flight)  # each call has a slot, should it need its own
         rows: list[_Item] = []
         for lane in self._ahead.lanes():
             if not self._windows.swift(lane, now):  # since it was claimed
@@ -330,7 +329,8 @@ class SlotEngine(Engine):
                     if not self._tokens.get():
                         return
                     continue
-            done, began = self._volley(items) if len(items) > 1 else self._single(items[0])
+            # Who rows never waits for a single call: others would wait behind it.
+            done, began = self._volley(items) if rowing else self._single(items[0])
             items, rowing = self._ended(done, began, rowing=rowing)
 
     def _single(self, item: _Item) -> tuple[_Ends, float | None]:
@@ -340,7 +340,8 @@ class SlotEngine(Engine):
 
     def _volley(self, items: list[_Item]) -> tuple[_Ends, float | None]:
         """Do several at once; what came of those that have ended in time."""
-        if self._ready is None or items[0].worker != self.worker_id or not self.may_act():
+        worker = self.worker_id
+        if self._ready is None or any(item.worker != worker for item in items) or not self.may_act():
             return [(item, self._run(item)) for item in items], None
         with logs.together():
             ended, late = volley([item.task for item in items], self._ready)

@@ -388,7 +388,8 @@ def start_ahead(database: Database) -> Iterator[Start]:
     engines: list[SlotEngine] = []
 
     def run(act: Callable[[Claim], dict[str, Any]]) -> SlotEngine:
-        engine = SlotEngine("delivery", chosen, database, ringer, Calls(database, act), slots=8, ahead=DEPTH)
+        calls = Calls(database, act)  # each of which needs a thread
+        engine = SlotEngine("delivery", chosen, database, ringer, calls, slots=8, ahead=DEPTH, ready=lambda task: None)
         engine.start()
         engines.append(engine)
         return engine

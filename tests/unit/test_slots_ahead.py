@@ -83,17 +83,12 @@ def test_a_slot_that_rows_goes_on_until_nothing_is_held(engine: Any) -> None:
     assert engine._rowing == 0
 
 
-def test_the_last_slot_goes_on_though_more_calls_are_under_way_than_slots(engine: Any) -> None:
+def test_where_no_slot_is_free_rows_are_not_begun_but_given_back(engine: Any) -> None:
     hold(engine, "a", "b")
     engine._in_flight = SLOTS + 3  # a claim came in while other lanes went on
-    assert end(engine, "x") == (["a"], True)
-
-
-def test_while_others_row_a_slot_leaves_the_places_to_them(engine: Any) -> None:
-    hold(engine, "a", "b")
-    engine._rowing = 1
-    engine._in_flight = SLOTS + 3
+    engine._poked.clear()
     assert end(engine, "x") == ([], False)
+    assert engine._poked.is_set(), "the pump sees to it"
 
 
 def test_a_slot_gives_back_the_rows_of_a_lane_that_is_swift_no_more(engine: Any) -> None:
