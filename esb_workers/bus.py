@@ -21,6 +21,7 @@ from esb_workers.registry import catalogue
 from esb_workers.registry.clients import Client
 from esb_workers.routing.direct import DirectRouter
 from esb_workers.runtime.ringer import Ringer
+from esb_workers.runtime.teller import Teller
 from esb_workers.store import blocked_keys, bulk, jobs, lanes, message_log, messages, replays, unroutable
 from esb_workers.store.engine import Cursor, Database, StaleRevision
 from esb_workers.store.group import Group
@@ -105,6 +106,7 @@ class Bus:
         self._lanes: dict[str, int] = {}  # lane ids never change
         self._group = Group(self._accept_together)
         self.router = DirectRouter(database)
+        self._routers, self._deliverers = Teller("routing"), Teller("delivery")
 
     def close(self) -> None:
         """Stop the threads of its own. What is stored goes on without them."""
@@ -160,7 +162,10 @@ class Bus:
         rows = [row | {"i": i} for i, row in enumerate(items)]
         with self.database.cursor() as cursor:
             outcomes = {o.i: o for o in messages.accept_each(cursor, rows)}
-        drill.crash_point(drill.AFTER_INSERT)
+            drill.crash_point(drill.AFTER_INSERT)
+            fresh = [o.direct for o in outcomes.values() if o.outcome == "accepted"]
+            self._deliverers.committed(cursor, sum(fresh))
+            self._routers.committed(cursor, len(fresh) - sum(fresh))
         return [outcomes[i] for i in range(len(rows))]
 
     def publish_in(self, cursor: Cursor, new: Sequence[NewMessage], known: Known | None) -> list[Accepted]:
@@ -176,7 +181,7 @@ class Bus:
         keys = {Key(self._lanes[m.client_id or OPERATOR], m.ordering_key) for m in new if m.ordering_key is not None}
         if keys:
             with self.database.cursor() as cursor:
-                jobs.promote(cursor, keys)
+                self._routers.committed(cursor, jobs.promote(cursor, keys))
         if not all(o.direct for o in outcomes):
             self.ringer.ring("routing")
         if any(o.direct for o in outcomes):

@@ -24,6 +24,7 @@ from esb_workers.routing.table import Match
 from esb_workers.runtime.batch import BatchEngine
 from esb_workers.runtime.engine import Engine
 from esb_workers.runtime.ringer import Ringer
+from esb_workers.runtime.teller import Teller
 from esb_workers.settings import Settings
 from esb_workers.store import groups, jobs
 from esb_workers.store.engine import Database
@@ -54,6 +55,7 @@ class Routing:
     def __init__(self, database: Database, ringer: Ringer, base_url: str) -> None:
         self._database = database
         self._ringer = ringer
+        self._deliverers = Teller("delivery")
         self._book = Book(database)
         self._maker = RowMaker(database, self._book, base_url)
         self._groups = Groups(database, self._book)
@@ -101,7 +103,9 @@ class Routing:
         gathered = {r["id"]: g for r in results if (g := [row["gather"] for row in r["to"] if "gather" in row])}
         if not gathered:
             with self._database.cursor() as cursor:
-                return jobs.routed(cursor, worker, results)
+                done = jobs.routed(cursor, worker, results)
+                self._deliverers.committed(cursor, sum(len(result.get("to", ())) for result in results))
+                return done
         for result in results:
             result["to"] = [row for row in result["to"] if "gather" not in row]
         return groups.routed(self._database, worker, results, gathered)

@@ -26,10 +26,12 @@ from esb_workers.errors import Unavailable, WorkerDeclaredDead
 from esb_workers.queues import POOL_IDS, PoolName
 from esb_workers.runtime.pace import STEADY, STEADY_SPAN, Pace
 from esb_workers.runtime.ringer import Ringer
+from esb_workers.runtime.teller import CHANNELS
 from esb_workers.settings import Settings
 from esb_workers.store import counters, jobs, step_queues, workers
 from esb_workers.store.engine import Cursor, Database
 from esb_workers.store.jobs import Claim, Held, Key
+from esb_workers.store.notices import Listener
 from esb_workers.store.step_queues import StepQueue
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,8 @@ LOOK_AGAIN: Final = 0.004
 #: one, and nobody waits for one.
 LOOKS: Final = 6
 LOOK_AT_MOST: Final = 0.0008
+#: While it is told of rows, it looks by itself no more than LOOK_AGAIN says; for so long after the last word, seconds.
+TOLD_FOR: Final = 0.1
 #: After a flood that rate is long in falling. Nobody looks again before this part of the time since the last row.
 PATIENCE: Final = 0.125
 #: Of what a process has done, what it adds to the figures of all with its heartbeat.
@@ -109,7 +113,9 @@ class Engine(ABC):
         self._after: defaultdict[str, int] = defaultdict(int)  # the lane whose turn was last, by kind of claim
         self._pace = Pace()
         # Of messages alone: runs are waked by those who wait for them, and looks would compete with their steps.
-        self._flow = Pace(STEADY_SPAN, STEADY if pool in ("routing", "delivery") else math.inf)
+        self._flow = Pace(STEADY_SPAN, STEADY if pool in CHANNELS else math.inf)
+        self._listener = Listener(database, CHANNELS[pool], self._told_of_rows) if pool in CHANNELS else None
+        self._told_until = 0.0  # monotonic moment until which rows are expected to be told of
         self._attentive_until = 0.0  # monotonic
         self._last_row = 0.0  # monotonic moment of the last claim that brought any
         self._threads: list[threading.Thread] = []
@@ -125,6 +131,8 @@ class Engine(ABC):
             thread = threading.Thread(target=target, name=f"{self.pool}-{name}", daemon=True)
             self._threads.append(thread)
             thread.start()
+        if self._listener is not None:
+            self._listener.ensure()
 
     @property
     def stopping(self) -> bool:
@@ -134,6 +142,8 @@ class Engine(ABC):
     def quiesce(self) -> None:
         """Claim nothing more; what is under way goes on."""
         self._stopping.set()
+        if self._listener is not None:
+            self._listener.close()
         self._heart_wanted.set()
         self._poked.set()
         with self._idle:
@@ -165,6 +175,10 @@ class Engine(ABC):
 
     def hear(self) -> None:
         """A bell has come in: look at once. That it is answered for, by `drain`, takes Celery a moment longer."""
+        self._poked.set()
+
+    def _told_of_rows(self, _: str) -> None:
+        self._told_until = time.monotonic() + TOLD_FOR
         self._poked.set()
 
     def drain(self) -> None:
@@ -287,6 +301,8 @@ class Engine(ABC):
         now = time.monotonic()
         if steady:
             longest = max(1 / (self._flow.rate(now) * LOOKS), LOOK_AT_MOST, (now - self._last_row) * PATIENCE)
+            if now < self._told_until:
+                longest = max(longest, LOOK_AGAIN)
             self._attentive_until = now + ATTENTIVE
         else:
             longest = LOOK_AGAIN if now < self._attentive_until else self.settings.sweep_seconds

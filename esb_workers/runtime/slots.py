@@ -132,7 +132,7 @@ class SlotEngine(Engine):
         self._in_flight = 0
         self._swift_from = 0.0  # monotonic moment from which every swift lane is looked at under load
         self._aside_at = 0.0  # monotonic moment from which others than swift lanes are looked for again
-        self._full = False  # the last claim took all it was allowed: there is more, nothing has to gather
+        self._full = False  # a claim of the last look took all it was allowed: there is more, nothing has to gather
         self._windows = LaneWindows(slots)
         self._deep, self._ready = ahead > 0 and ready is not None, ready
         self._together = max(1, slots // 2 // ABREAST)
@@ -156,12 +156,16 @@ class SlotEngine(Engine):
 
     def _work(self) -> bool:
         self._wait_for_slots()
+        self._full = False
         started = self._claim_ahead()
         free = self._slots - self._in_flight
         busy = started > 0 or not self._ahead.low
         if free <= 0 or (busy and time.monotonic() < self._aside_at):
             return True
-        return self._claim_and_start(free) + started > 0
+        others = self._claim_and_start(free)
+        # Where little is to do, a claim that brought less than it was allowed has brought all; what comes after it is
+        # told of, rung for or looked for. Another claim would cost as much as the first.
+        return started > 0 or (others > 0 and (self._full or self._loaded()))
 
     def _claim_ahead(self) -> int:
         """Claim rows of swift lanes ahead of free slots when few of them are left; how many."""
@@ -170,7 +174,9 @@ class SlotEngine(Engine):
             self._give_back_slow(now)
             wanted = self._ahead.low and (self._rowing > 0 or self._in_flight < self._slots)
             lanes = self._swift_lanes(now) if wanted else ()
-            rooms = {lane: self._ahead.room_in(lane) for lane in lanes}
+            # Each gets its part of what there is room for, or the backlog of one would be first in everybody's turn.
+            most = max(self._ahead.room // max(1, len(self._windows.swift_with_more(now))), self._together)
+            rooms = {lane: min(self._ahead.room_in(lane), most) for lane in lanes}
             limit = min(self._ahead.room, sum(rooms.values()))
         if not limit:
             return 0
@@ -208,7 +214,7 @@ class SlotEngine(Engine):
             share, room, rooms = self._windows.unproven(now)
         # One claim for all lanes as long as it cannot give the unproven ones more than their share; else one for each.
         together = min(free, share)
-        if together >= free // 2:
+        if together >= free // 3:
             started = self._start(together, room, rooms | proven | swift, turn="all")
             # Nobody but the swift has anything: not to be asked again before every claim ahead.
             self._aside_at = now + LOOK_ASIDE if swift and not started else 0.0
@@ -222,7 +228,7 @@ class SlotEngine(Engine):
         """Claim and give to slots; how many. `turn`: among which claims lanes get theirs."""
         worker = self.worker_id  # of before the claim: in a new life, rows of the old one are not started
         claims = self._claim(limit, room, rooms, lease_seconds=self._slot_work.deadline_seconds, turn=turn)
-        self._full = len(claims) == limit
+        self._full |= len(claims) == limit
         taken = Counter(claim.lane_id for claim in claims)
         with self._lock:
             self._windows.claimed(limit, room, rooms, taken)

@@ -19,8 +19,9 @@ from esb_workers.store.engine import Cursor, Database
 
 log = logging.getLogger(__name__)
 
-#: `esb_ended`: a run has ended; its id. `esb_started`: somebody waits for a run that was just started.
-Channel = Literal["esb_ended", "esb_started"]
+#: `esb_ended`: a run has ended; its id. `esb_started`: somebody waits for a run that was just started. `esb_routing`,
+#: `esb_delivery`: there is a row for that pool.
+Channel = Literal["esb_ended", "esb_started", "esb_routing", "esb_delivery"]
 #: Between tries to listen, and between looks whether to stop, seconds.
 PAUSE: Final = 1.0
 
@@ -28,6 +29,14 @@ PAUSE: Final = 1.0
 def tell(cursor: Cursor, channel: Channel, text: str = "") -> None:
     """Give word to whoever listens. To be called in autocommit, after the commit it tells of."""
     cursor.execute("select pg_notify(%s, %s)", (channel, text))
+
+
+def hint(cursor: Cursor, channel: Channel) -> None:
+    """The same for those to whom it does not matter whether it can be given."""
+    try:
+        tell(cursor, channel)
+    except psycopg2.Error as error:
+        log.debug("no word could be given on %s: %s", channel, error)
 
 
 class Listener:

@@ -17,6 +17,7 @@ from esb_workers.runtime.batch import BatchEngine
 from esb_workers.runtime.engine import last_turn
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.runtime.slots import Outcome, SlotEngine
+from esb_workers.runtime.teller import Teller
 from esb_workers.settings import Settings
 from esb_workers.store import jobs, lanes
 from esb_workers.store.engine import Database
@@ -408,6 +409,25 @@ def test_many_rows_of_a_quick_lane_are_each_done_once_by_no_more_slots_than_its_
     eventually(lambda: count(database, "select count(*) from delivery") == len(made), seconds=60)
     assert there.begun == len(made) and there.most <= 4
     assert engine.figures.superseded == 0
+
+
+def test_word_of_a_row_wakes_a_worker_that_nobody_rings_for_and_that_does_not_look(
+    database: Database, eventually: Callable[..., None]
+) -> None:
+    chosen = Settings.load({}, None, broker_url="redis://127.0.0.1:1/0", lease_seconds=30.0, sweep_seconds=300.0)
+    ringer = Ringer(make_celery(chosen))
+    engine = SlotEngine("delivery", chosen, database, ringer, Calls(database, lambda claim: {"o": "ok"}), slots=8)
+    engine.start()
+    try:
+        listening = "select count(*) from pg_stat_activity where query = 'listen esb_delivery'"
+        eventually(lambda: engine._idle_count > 0 and count(database, listening) > 0, seconds=10)
+        submit(database, "told", 1)
+        with database.cursor() as cursor:
+            Teller("delivery").committed(cursor, 1)
+        eventually(lambda: count(database, "select count(*) from delivery") == 1, seconds=10)
+    finally:
+        engine.stop(5)
+        ringer.close()
 
 
 def test_what_is_held_ahead_of_a_lane_that_hangs_is_given_back_and_others_go_on(
