@@ -22,7 +22,8 @@ from esb_workers.registry.retries import Answered
 from esb_workers.registry.secrets import Vault
 from esb_workers.runtime.ahead import DEPTH
 from esb_workers.runtime.ringer import Ringer
-from esb_workers.runtime.slots import Outcome, SlotEngine
+from esb_workers.runtime.slots import SlotEngine
+from esb_workers.runtime.slotwork import Outcome
 from esb_workers.settings import Settings
 from esb_workers.store.engine import Database
 from esb_workers.store.jobs import Claim, Done
@@ -40,7 +41,7 @@ MakeFormer = Callable[[Database, Directory, Chooser, Transports], Former]
 
 
 class DeliveryWork:
-    """What the pool does with a claim: see runtime.slots.SlotWork."""
+    """What the pool does with a claim: see runtime.slotwork.SlotWork."""
 
     deadline_seconds = DEADLINE_SECONDS
 

@@ -10,7 +10,8 @@ from esb_workers.health import checks
 from esb_workers.health.judge import next_interval
 from esb_workers.health.probe import probe
 from esb_workers.runtime.ringer import Ringer
-from esb_workers.runtime.slots import Outcome, SlotEngine
+from esb_workers.runtime.slots import SlotEngine
+from esb_workers.runtime.slotwork import Outcome
 from esb_workers.settings import Settings
 from esb_workers.store import checks as store
 from esb_workers.store.checks import Finding, Recorded, Watched
@@ -43,7 +44,7 @@ class Checked:
 
 
 class HealthWork:
-    """What the pool does with a claim: see runtime.slots.SlotWork."""
+    """What the pool does with a claim: see runtime.slotwork.SlotWork."""
 
     #: The longest time-out of a check, and a margin: for a thread that is wedged.
     deadline_seconds = 660.0

@@ -21,7 +21,8 @@ from esb_workers.registry.choice import Chooser
 from esb_workers.registry.instances import Directory
 from esb_workers.registry.secrets import Vault
 from esb_workers.runtime.ringer import Ringer
-from esb_workers.runtime.slots import Outcome, SlotEngine
+from esb_workers.runtime.slots import SlotEngine
+from esb_workers.runtime.slotwork import Outcome
 from esb_workers.settings import Settings
 from esb_workers.store import executions, starts
 from esb_workers.store.engine import Database

@@ -1,8 +1,7 @@
 """An engine for work that waits on the outside world: delivery, orchestration, health.
 
 The pump claims only what a free slot starts now, and, where the work allows it, some rows ahead of that from lanes
-whose calls are quick. Slots run calls with no transaction open. The completer records many outcomes in one statement,
-a few milliseconds after the first of them.
+whose calls are quick. Slots run calls with no transaction open; runtime.completer records what came of them.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ import queue as queues
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
@@ -21,8 +20,10 @@ from esb_workers import drill, logs
 from esb_workers.errors import Unavailable
 from esb_workers.queues import PoolName
 from esb_workers.runtime.ahead import Ahead
+from esb_workers.runtime.completer import Completer, Result
 from esb_workers.runtime.engine import Engine
 from esb_workers.runtime.ringer import Ringer
+from esb_workers.runtime.slotwork import Outcome, Ready, SlotWork
 from esb_workers.runtime.volley import Call, volley
 from esb_workers.runtime.windows import ABREAST, LaneWindows
 from esb_workers.settings import Settings
@@ -32,55 +33,12 @@ from esb_workers.store.step_queues import StepQueue
 
 log = logging.getLogger(__name__)
 
-#: Outcomes recorded by one statement at most; how long the first of them waits for others, and how long at most under
-#: load, if nobody waits for them, seconds.
-FLUSH_COUNT = 200
-FLUSH_AFTER = 0.005
-FLUSH_LATEST = 0.02
 #: How long a claim waits under load for slots to come free and rows to gather, seconds: see runtime.pace.
 GATHER = 0.003
 #: How long tasks wait for slots that are awake before further ones are woken, seconds.
 RAMP = 0.001
 #: While rows are claimed ahead, and others had none, those are looked for this often, seconds.
 LOOK_ASIDE = 0.025
-
-
-class Outcome(NamedTuple):
-    """What a slot made of a claim: the record for the store (None: it is recorded already), whether the destination
-    did well, whether a timer was set that this engine is to look at, and whether nothing else waits for the record.
-    """
-
-    record: Any = None
-    good: bool = True
-    timer: bool = False
-    patient: bool = False
-
-
-class SlotWork(Protocol):
-    """What a pool does with a row."""
-
-    #: Past this a claim is taken for wedged and given to another worker, seconds.
-    deadline_seconds: float
-
-    def prepare(self, claims: Sequence[Claim]) -> Sequence[Any]:
-        """Load what the rows need, in as few round trips as there are; one task for each claim, in its order."""
-        ...
-
-    def run(self, task: Any) -> Outcome:
-        """Do one, in a slot's thread, with no transaction open. Must not raise: an error is an outcome."""
-        ...
-
-    def release(self, claim: Claim) -> Any:
-        """The record that gives a row back unstarted, or None if the lease running out will do."""
-        ...
-
-    def record(self, worker: int, records: Sequence[Any]) -> Done:
-        """Write outcomes; answers what was still ours, and the keys that may go on."""
-        ...
-
-
-#: Makes a task's call ready to be sent: see runtime.volley.
-Ready = Callable[[Any], "Outcome | Call[Outcome] | None"]
 
 
 class _Item(NamedTuple):
@@ -95,12 +53,6 @@ class _Task(NamedTuple):
 
     items: list[_Item]
     rowing: bool = False
-
-
-class _Result(NamedTuple):
-    item: _Item
-    record: Any
-    patient: bool = False
 
 
 _Ends = Sequence[tuple[_Item, Outcome]]
@@ -140,7 +92,7 @@ class SlotEngine(Engine):
         self._rowing = 0  # slots that are at work on rows of swift lanes, one volley after the other
         self._tasks: deque[_Task] = deque()
         self._tokens: queues.SimpleQueue[bool] = queues.SimpleQueue()  # each wakes one slot; False: for good
-        self._results: queues.SimpleQueue[_Result | None] = queues.SimpleQueue()
+        self._completer = Completer(f"{pool}-completer", self._record, self._let_go, self._loaded, self._settled)
         self._freed = threading.Event()
         self._unrecorded = 0
 
@@ -148,8 +100,7 @@ class SlotEngine(Engine):
         """Start the slots and the completer, then the rest."""
         for number in range(self._slots):
             threading.Thread(target=self._slot, name=f"{self.pool}-slot-{number}", daemon=True).start()
-        completer = threading.Thread(target=self._complete, name=f"{self.pool}-completer", daemon=True)
-        completer.start()
+        self._completer.start()
         super().start()
 
     # --- claiming ------------------------------------------------------------------------------------
@@ -203,7 +154,7 @@ class SlotEngine(Engine):
 
     def _release(self, items: Sequence[_Item]) -> None:
         for item in items:
-            self._results.put(_Result(item, self._slot_work.release(item.claim)))
+            self._complete(item, self._slot_work.release(item.claim))
 
     def _claim_and_start(self, free: int) -> int:
         with self._lock:
@@ -371,7 +322,7 @@ class SlotEngine(Engine):
             wanted = len(following) < len(done) or self._ahead.low
             more |= self._ahead.count > 0 and not self._rowing  # nobody goes on with these: the pump gives them back
         for item, outcome in done:
-            self._results.put(_Result(item, outcome.record, outcome.patient))
+            self._complete(item, outcome.record, patient=outcome.patient)
         if wanted:
             self._freed.set()
         if any(outcome.timer for _, outcome in done):
@@ -394,52 +345,12 @@ class SlotEngine(Engine):
 
     # --- completing ----------------------------------------------------------------------------------
 
-    def _complete(self) -> None:
-        while (first := self._results.get()) is not None:
-            batch = [first]
-            latest = time.monotonic() + FLUSH_LATEST
-            while True:
-                # Slept through, not waited for: to be woken by each outcome would cost as much as to record it.
-                time.sleep(FLUSH_AFTER)
-                looked_at = len(batch)
-                last = self._gather(batch)
-                if last or len(batch) >= FLUSH_COUNT or not self._may_wait(batch[looked_at - 1 :], latest):
-                    break
-            self._flush(batch)
-            if last:
-                return
+    def _complete(self, item: _Item, record: Any, *, patient: bool = False) -> None:
+        self._completer.put(Result(item.worker, item.claim, record, patient))
 
-    def _may_wait(self, results: Sequence[_Result], latest: float) -> bool:
-        """Whether records may wait for more: a statement costs nearly the same for ten as for a hundred."""
-        return self._loaded() and time.monotonic() < latest and all(result.patient for result in results)
-
-    def _gather(self, batch: list[_Result]) -> bool:
-        """Add what is there to `batch`; whether that was the end of all."""
-        try:
-            while len(batch) < FLUSH_COUNT:
-                result = self._results.get_nowait()
-                if result is None:
-                    return True
-                batch.append(result)
-        except queues.Empty:
-            pass
-        return False
-
-    def _flush(self, batch: list[_Result]) -> None:
-        by_worker: dict[int, list[_Result]] = {}
-        for result in batch:
-            if result.record is not None:
-                by_worker.setdefault(result.item.worker, []).append(result)
-        for worker, results in by_worker.items():
-            try:
-                self._record(worker, [result.record for result in results])
-            except Exception:
-                # What is not recorded here is given back and done again: sent twice, under one id.
-                log.exception("%d outcomes could not be recorded", len(results))
-                self._let_go((result.item.claim for result in results), lost=True)
-        self._let_go(result.item.claim for result in batch)
+    def _settled(self, count: int) -> None:
         with self._lock:
-            self._unrecorded -= len(batch)
+            self._unrecorded -= count
 
     def _record(self, worker: int, records: list[Any]) -> None:
         drill.crash_point(drill.AFTER_CALL_BEFORE_RECORD)
@@ -476,4 +387,4 @@ class SlotEngine(Engine):
             time.sleep(0.01)
         for _ in range(self._slots):
             self._tokens.put(False)
-        self._results.put(None)
+        self._completer.end()

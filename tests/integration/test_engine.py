@@ -16,7 +16,8 @@ from esb_workers.runtime.ahead import DEPTH
 from esb_workers.runtime.batch import BatchEngine
 from esb_workers.runtime.engine import last_turn
 from esb_workers.runtime.ringer import Ringer
-from esb_workers.runtime.slots import Outcome, SlotEngine
+from esb_workers.runtime.slots import SlotEngine
+from esb_workers.runtime.slotwork import Outcome
 from esb_workers.runtime.teller import Teller
 from esb_workers.settings import Settings
 from esb_workers.store import jobs, lanes

@@ -1,0 +1,110 @@
+"""Records what slots have come to the end of: many outcomes in one statement, a few milliseconds after the first."""
+
+from __future__ import annotations
+
+import logging
+import queue as queues
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from esb_workers.store.jobs import Claim
+
+log = logging.getLogger(__name__)
+
+#: Outcomes recorded by one statement at most; how long the first of them waits for others, and how long at most under
+#: load, if nobody waits for them, seconds.
+FLUSH_COUNT: Final = 200
+FLUSH_AFTER: Final = 0.005
+FLUSH_LATEST: Final = 0.02
+
+
+class Result(NamedTuple):
+    """What came of a claim. `worker`: the life it was claimed in; `patient`: nothing else waits for the record."""
+
+    worker: int
+    claim: Claim
+    record: Any
+    patient: bool = False
+
+
+class LetGo(Protocol):
+    """Is told of claims that are recorded, or never will be (`lost`, if they were begun)."""
+
+    def __call__(self, claims: Iterable[Claim], *, lost: bool = False) -> None: ...
+
+
+class Completer:
+    """One thread, from `start` until `end`."""
+
+    def __init__(
+        self,
+        name: str,
+        record: Callable[[int, list[Any]], None],
+        let_go: LetGo,
+        loaded: Callable[[], bool],
+        settled: Callable[[int], None],
+    ) -> None:
+        """`settled` is told of how many results nothing is left to do."""
+        self._name = name
+        self._record, self._let_go, self._loaded, self._settled = record, let_go, loaded, settled
+        self._results: queues.SimpleQueue[Result | None] = queues.SimpleQueue()
+
+    def start(self) -> None:
+        """Start the thread."""
+        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+
+    def put(self, result: Result) -> None:
+        """Have this recorded."""
+        self._results.put(result)
+
+    def end(self) -> None:
+        """Record what was put before this, and end."""
+        self._results.put(None)
+
+    def _run(self) -> None:
+        while (first := self._results.get()) is not None:
+            batch = [first]
+            latest = time.monotonic() + FLUSH_LATEST
+            while True:
+                # Slept through, not waited for: to be woken by each outcome would cost as much as to record it.
+                time.sleep(FLUSH_AFTER)
+                looked_at = len(batch)
+                last = self._gather(batch)
+                if last or len(batch) >= FLUSH_COUNT or not self._may_wait(batch[looked_at - 1 :], latest):
+                    break
+            self._flush(batch)
+            if last:
+                return
+
+    def _may_wait(self, results: Sequence[Result], latest: float) -> bool:
+        """Whether records may wait for more: a statement costs nearly the same for ten as for a hundred."""
+        return self._loaded() and time.monotonic() < latest and all(result.patient for result in results)
+
+    def _gather(self, batch: list[Result]) -> bool:
+        """Add what is there to `batch`; whether that was the end of all."""
+        try:
+            while len(batch) < FLUSH_COUNT:
+                result = self._results.get_nowait()
+                if result is None:
+                    return True
+                batch.append(result)
+        except queues.Empty:
+            pass
+        return False
+
+    def _flush(self, batch: list[Result]) -> None:
+        by_worker: dict[int, list[Result]] = {}
+        for result in batch:
+            if result.record is not None:
+                by_worker.setdefault(result.worker, []).append(result)
+        for worker, results in by_worker.items():
+            try:
+                self._record(worker, [result.record for result in results])
+            except Exception:
+                # What is not recorded here is given back and done again: sent twice, under one id.
+                log.exception("%d outcomes could not be recorded", len(results))
+                self._let_go((result.claim for result in results), lost=True)
+        self._let_go(result.claim for result in batch)
+        self._settled(len(batch))
