@@ -163,7 +163,8 @@ class Bus:
         with self.database.cursor() as cursor:
             outcomes = {o.i: o for o in messages.accept_each(cursor, rows)}
             drill.crash_point(drill.AFTER_INSERT)
-            fresh = [o.direct for o in outcomes.values() if o.outcome == "accepted"]
+            # Those of a key are ready only when it is promoted.
+            fresh = [o.direct for o in outcomes.values() if o.outcome == "accepted" and items[o.i].get("okey") is None]
             self._deliverers.committed(cursor, sum(fresh))
             self._routers.committed(cursor, len(fresh) - sum(fresh))
         return [outcomes[i] for i in range(len(rows))]

@@ -135,16 +135,17 @@ def _outcome(result: Result) -> Outcome:
         _tell(result, written)
         good = not result.outcome.counts_against_circuit
         timer = written.row["o"] == "retry" or result.chosen.probe
-        return Outcome(written, good=good, timer=timer, patient=good and not _waited_for(result))
+        return Outcome(written, good=good, timer=timer, patient=good and not _waited_for(result, written))
     if isinstance(result, Begun):
         _tell_begun(result, written)
         return Outcome(written, good=result.outcome.ok, timer=written.row["o"] == "retry")
     return Outcome(written, good=False, timer=True)
 
 
-def _waited_for(called: Called) -> bool:
-    """Whether other deliveries wait until this one is recorded: the next of its key, or of a service with limits."""
-    return called.prepared.claim.okey is not None or called.chosen.instance.limited
+def _waited_for(called: Called, written: Record) -> bool:
+    """Whether others wait for this record: the next of its key, or of a service with limits, or what comes of it."""
+    goes_on = written.onward is not None or written.reply is not None
+    return goes_on or called.prepared.claim.okey is not None or called.chosen.instance.limited
 
 
 def _tell(called: Called, written: Record) -> None:

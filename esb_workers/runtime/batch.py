@@ -71,7 +71,9 @@ class BatchEngine(Engine):
                 done = self._handled(worker, batch)
                 self.figures.recorded += len(done.ids)
                 self.figures.superseded += len(batch) - len(done.ids)
-                self.promote(done.keys)
+                if done.keys:
+                    self.promote(done.keys)
+                    self.ringer.ring("delivery")  # whose rows these may be, made before but ready only now
                 if done.timers:
                     self.poke()
 

@@ -44,9 +44,9 @@ class Completer:
         record: Callable[[int, list[Any]], None],
         let_go: LetGo,
         loaded: Callable[[], bool],
-        settled: Callable[[int], None],
+        settled: Callable[[Sequence[Result]], None],
     ) -> None:
-        """`settled` is told of how many results nothing is left to do."""
+        """`settled` is told of the results of which nothing is left to do."""
         self._name = name
         self._record, self._let_go, self._loaded, self._settled = record, let_go, loaded, settled
         self._results: queues.SimpleQueue[Result | None] = queues.SimpleQueue()
@@ -107,4 +107,4 @@ class Completer:
                 log.exception("%d outcomes could not be recorded", len(results))
                 self._let_go((result.claim for result in results), lost=True)
         self._let_go(result.claim for result in batch)
-        self._settled(len(batch))
+        self._settled(batch)

@@ -1,8 +1,9 @@
 """The resident engine of a worker process: registers it, beats, looks for work, and stops in good order.
 
 Threads: a heart (its own connection, so that no slow query can cost the lease), a pump that claims, and a poll that
-makes due rows ready and takes back what dead workers hold. What is done with a claim is the subclasses' matter:
-`BatchEngine` handles a whole claim in the pump itself, `SlotEngine` gives each row to a thread.
+makes due rows ready and takes back what dead workers hold; in the pools that messages pass, one that hears of new rows.
+What is done with a claim is the subclasses' matter: `BatchEngine` handles a whole claim in the pump itself,
+`SlotEngine` gives each row to a thread.
 """
 
 from __future__ import annotations
@@ -59,8 +60,10 @@ LOOKS: Final = 6
 LOOK_AT_MOST: Final = 0.0008
 #: While it is told of rows, it looks by itself no more than LOOK_AGAIN says; for so long after the last word, seconds.
 TOLD_FOR: Final = 0.1
-#: After a flood that rate is long in falling. Nobody looks again before this part of the time since the last row.
+#: After a flood that rate is long in falling. Nobody looks again before this part of the time since the last row, or
+#: this many seconds if that is less.
 PATIENCE: Final = 0.125
+LONGEST_LOOK: Final = 0.05
 #: Of what a process has done, what it adds to the figures of all with its heartbeat.
 TOLD: Final = ("claimed", "recorded", "superseded")
 #: A bell is answered for at most this long, seconds: a drain never blocks a Celery thread for good.
@@ -182,7 +185,7 @@ class Engine(ABC):
         self._poked.set()
 
     def drain(self) -> None:
-        """What a bell does: wake the pump and wait until it has found the pool empty for a while, for a slice at most.
+        """What a bell does: wake the pump and wait until it has nothing more to claim for now, for a slice at most.
 
         To hold the bell meanwhile is the point: bells behind it stay in the queue, where senders see them and send
         no more.
@@ -300,7 +303,8 @@ class Engine(ABC):
         # A row that is due but behind a closed gate, or in another's hands, must not become a busy loop.
         now = time.monotonic()
         if steady:
-            longest = max(1 / (self._flow.rate(now) * LOOKS), LOOK_AT_MOST, (now - self._last_row) * PATIENCE)
+            silence = min((now - self._last_row) * PATIENCE, LONGEST_LOOK)
+            longest = max(1 / (self._flow.rate(now) * LOOKS), LOOK_AT_MOST, silence)
             if now < self._told_until:
                 longest = max(longest, LOOK_AGAIN)
             self._attentive_until = now + ATTENTIVE

@@ -55,7 +55,8 @@ class _Task(NamedTuple):
     rowing: bool = False
 
 
-_Ends = Sequence[tuple[_Item, Outcome]]
+_End = tuple[_Item, Outcome, float]  # and the monotonic moment at which its call ended
+_Ends = Sequence[_End]
 
 
 class SlotEngine(Engine):
@@ -165,7 +166,7 @@ class SlotEngine(Engine):
             share, room, rooms = self._windows.unproven(now)
         # One claim for all lanes as long as it cannot give the unproven ones more than their share; else one for each.
         together = min(free, share)
-        if together >= free // 3:
+        if together and together >= free // 3:
             started = self._start(together, room, rooms | proven | swift, turn="all")
             # Nobody but the swift has anything: not to be asked again before every claim ahead.
             self._aside_at = now + LOOK_ASIDE if swift and not started else 0.0
@@ -293,39 +294,43 @@ class SlotEngine(Engine):
     def _single(self, item: _Item) -> tuple[_Ends, float | None]:
         """Do one; what came of it, and when its call began, if that was later than it was told to be started."""
         began = None if item.call else time.monotonic()
-        return [(item, self._run(item))], began
+        return [self._one(item)], began
+
+    def _one(self, item: _Item) -> _End:
+        outcome = self._run(item)
+        return item, outcome, time.monotonic()
 
     def _volley(self, items: list[_Item]) -> tuple[_Ends, float | None]:
         """Do several at once; what came of those that have ended in time."""
         worker = self.worker_id
         if self._ready is None or any(item.worker != worker for item in items) or not self.may_act():
-            return [(item, self._run(item)) for item in items], None
+            return [self._one(item) for item in items], None
         with logs.together():
             ended, late = volley([item.task for item in items], self._ready)
         # Their places are theirs already.
         self._tasks.extend(_Task([items[one.position]._replace(call=one.call)]) for one in late)
         for _ in late:
             self._tokens.put(True)
-        return [(items[position], outcome) for position, outcome in ended], None
+        return [(items[one.position], one.result, one.at) for one in ended], None
 
     def _ended(self, done: _Ends, began: float | None, *, rowing: bool) -> tuple[list[_Item], bool]:
         """A slot has come to the end of these; what of the rows held ahead it goes on with, and whether it rows now."""
         now, more = time.monotonic(), False
-        took = None if began is None else now - began
         with self._lock:
-            for item, outcome in done:
-                more |= self._windows.finished(item.claim.lane_id, item.claim.id, now, outcome.good, took)
+            for item, outcome, at in done:
+                took = None if began is None else at - began
+                more |= self._windows.finished(item.claim.lane_id, item.claim.id, at, outcome.good, took)
             self._in_flight -= len(done)
             self._rowing -= rowing
             following = self._next_rows(now) if self._ahead.count and self._rowing < ABREAST else []
             self._rowing += bool(following)
             wanted = len(following) < len(done) or self._ahead.low
             more |= self._ahead.count > 0 and not self._rowing  # nobody goes on with these: the pump gives them back
-        for item, outcome in done:
+        for item, outcome, _ in done:
             self._complete(item, outcome.record, patient=outcome.patient)
         if wanted:
             self._freed.set()
-        if any(outcome.timer for _, outcome in done):
+        if any(outcome.timer for _, outcome, _ in done):
             self.poke()
         elif more:
             self._poked.set()
@@ -333,7 +338,7 @@ class SlotEngine(Engine):
 
     def _run(self, item: _Item) -> Outcome:
         if item.call is None and (item.worker != self.worker_id or not self.may_act()):
-            return Outcome(self._slot_work.release(item.claim))
+            return Outcome(self._slot_work.release(item.claim), good=None)
         try:
             if item.call is None:
                 return self._slot_work.run(item.task)
@@ -348,9 +353,11 @@ class SlotEngine(Engine):
     def _complete(self, item: _Item, record: Any, *, patient: bool = False) -> None:
         self._completer.put(Result(item.worker, item.claim, record, patient))
 
-    def _settled(self, count: int) -> None:
+    def _settled(self, results: Sequence[Result]) -> None:
         with self._lock:
-            self._unrecorded -= count
+            self._unrecorded -= len(results)
+        if any(result.record is not None and not result.patient for result in results):
+            self._poked.set()  # a place of a limit may have come free, a row may be ready again
 
     def _record(self, worker: int, records: list[Any]) -> None:
         drill.crash_point(drill.AFTER_CALL_BEFORE_RECORD)

@@ -11,11 +11,12 @@ from esb_workers.store.jobs import Claim, Done
 
 class Outcome(NamedTuple):
     """What a slot made of a claim: the record for the store (None: it is recorded already), whether the destination
-    did well, whether a timer was set that this engine is to look at, and whether nothing else waits for the record.
+    did well (None: it was not tried), whether a timer was set that this engine is to look at, and whether nothing else
+    waits for the record.
     """
 
     record: Any = None
-    good: bool = True
+    good: bool | None = True
     timer: bool = False
     patient: bool = False
 

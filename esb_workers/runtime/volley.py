@@ -57,16 +57,24 @@ class Late(NamedTuple, Generic[R]):
     call: Call[R] | None
 
 
+class Ended(NamedTuple, Generic[R]):
+    """What came of the task at this position, and when: a monotonic moment, of its own call and not of all."""
+
+    position: int
+    result: R
+    at: float
+
+
 def volley(
     tasks: Sequence[T], ready: Callable[[T], R | Call[R] | None], patience: float = PATIENCE
-) -> tuple[list[tuple[int, R]], list[Late[R]]]:
-    """Make the calls of all tasks; (position, result) of those that ended in time, and the late ones.
+) -> tuple[list[Ended[R]], list[Late[R]]]:
+    """Make the calls of all tasks; those that ended in time, and the late ones.
 
     `ready` answers a call to be sent, a result if there is nothing to send, or None for what it does not take. What
     raises an error counts as late: it will do so again where it is seen to.
     """
     until = time.monotonic() + patience
-    ended: list[tuple[int, R]] = []
+    ended: list[Ended[R]] = []
     late: list[Late[R]] = []
     calls: list[tuple[int, Call[R]]] = []
     for position, task in enumerate(tasks):
@@ -76,40 +84,41 @@ def volley(
         elif hasattr(made, "fileno"):
             calls.append((position, cast("Call[R]", made)))
         else:
-            ended.append((position, cast("R", made)))
+            ended.append(Ended(position, cast("R", made), time.monotonic()))
     done, waiting = _sent(calls, until, late)
     done += _answered(waiting, time.monotonic() + patience, late)
-    for position, call in done:
+    for position, call, at in done:
         found = _or_none(call.result)
         if found is None:
             late.append(Late(position, call))
         else:
-            ended.append((position, found))
+            ended.append(Ended(position, found, at))
     return ended, late
+
+
+_Done = tuple[int, Call[R], float]
 
 
 def _sent(
     calls: Iterable[tuple[int, Call[R]]], until: float, late: list[Late[R]]
-) -> tuple[list[tuple[int, Call[R]]], dict[int, tuple[int, Call[R]]]]:
+) -> tuple[list[_Done[R]], dict[int, tuple[int, Call[R]]]]:
     """Send; those that have ended by that, and those under way by what is readable when their answers come."""
-    done: list[tuple[int, Call[R]]] = []
+    done: list[_Done[R]] = []
     waiting: dict[int, tuple[int, Call[R]]] = {}
     for position, call in calls:
         # What is sent already must not wait long for the others to be; nor must a lease be outrun by them.
         if time.monotonic() >= until or not _or_none(call.send):
             late.append(Late(position, None))
         elif call.ended:
-            done.append((position, call))
+            done.append((position, call, time.monotonic()))
         else:
             waiting[call.fileno()] = position, call
     return done, waiting
 
 
-def _answered(
-    waiting: dict[int, tuple[int, Call[R]]], deadline: float, late: list[Late[R]]
-) -> list[tuple[int, Call[R]]]:
+def _answered(waiting: dict[int, tuple[int, Call[R]]], deadline: float, late: list[Late[R]]) -> list[_Done[R]]:
     """Those whose answers have come in time, in that order; the others are late."""
-    done: list[tuple[int, Call[R]]] = []
+    done: list[_Done[R]] = []
     poll = select.poll()
     for fd in waiting:
         poll.register(fd, select.POLLIN)
@@ -122,7 +131,7 @@ def _answered(
             poll.unregister(fd)
             del waiting[fd]
             if call.ended:
-                done.append((position, call))
+                done.append((position, call, time.monotonic()))
             else:
                 late.append(Late(position, call))
     late += [Late(position, call) for position, call in waiting.values()]

@@ -55,13 +55,17 @@ class LaneWindows:
         """A call of this lane has started."""
         self._lanes.setdefault(lane, _Lane()).running[job] = now
 
-    def finished(self, lane: int, job: str, now: float, good: bool, took: float | None = None) -> bool:
-        """It has ended: `good` means that the destination did well. Answers whether the lane may have more rows.
+    def finished(self, lane: int, job: str, now: float, good: bool | None, took: float | None = None) -> bool:
+        """It has ended: `good` means that the destination did well, None that it was not tried.
+
+        Answers whether the lane may have more rows.
 
         `took`: the call alone, seconds, if it began later than it was told to be `started`.
         """
         state = self._lanes[lane]
         began = state.running.pop(job, now)
+        if good is None:
+            return state.more
         if not good:
             state.width, state.mean = 0, None
             return state.more

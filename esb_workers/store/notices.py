@@ -76,7 +76,12 @@ class Listener:
 
     def _listen(self) -> None:
         connection = psycopg2.connect(
-            self._database.url, connect_timeout=3, application_name="esb listener", keepalives_idle=10
+            self._database.url,
+            connect_timeout=3,
+            application_name="esb listener",
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
         )
         try:
             connection.autocommit = True

@@ -150,7 +150,7 @@ class HttpCaller:
 
     def _connect_at_once(self, origin: Origin) -> Connection | None:
         try:
-            return self._connect(origin, time.monotonic() + PROMPTLY)
+            return self._connect(origin, time.monotonic() + PROMPTLY, tries=1)
         except CallFailed:
             return None  # whoever takes the time for it will see
 
@@ -164,15 +164,15 @@ class HttpCaller:
         """Close the kept connections. The caller can still be used."""
         self._pool.forget()
 
-    def _connect(self, origin: Origin, deadline: float) -> Connection:
-        """A new connection; one more try when it fails, since a server that restarts refuses for a moment."""
+    def _connect(self, origin: Origin, deadline: float, tries: int = 2) -> Connection:
+        """A new connection; with one more try when it fails, since a server that restarts refuses for a moment."""
         tls = self._tls_context() if origin.scheme == "https" else None
 
         def once() -> Connection:
             return connect(origin, self._resolver.resolve(origin.host, origin.port, deadline), tls, deadline)
 
         retrying = Retrying(
-            stop=stop_after_attempt(2) | stop_after_delay(1),
+            stop=stop_after_attempt(tries) | stop_after_delay(1),
             wait=wait_random(0.05, 0.2),
             retry=retry_if_exception_type(ConnectFailed),
             sleep=lambda seconds: time.sleep(max(0.0, min(seconds, deadline - time.monotonic()))),

@@ -412,23 +412,50 @@ def test_many_rows_of_a_quick_lane_are_each_done_once_by_no_more_slots_than_its_
     assert engine.figures.superseded == 0
 
 
-def test_word_of_a_row_wakes_a_worker_that_nobody_rings_for_and_that_does_not_look(
-    database: Database, eventually: Callable[..., None]
-) -> None:
+@pytest.fixture
+def start_asleep(database: Database) -> Iterator[Start]:
+    """Starts engines that nobody rings for, and that do not look by themselves when they have found nothing."""
     chosen = Settings.load({}, None, broker_url="redis://127.0.0.1:1/0", lease_seconds=30.0, sweep_seconds=300.0)
     ringer = Ringer(make_celery(chosen))
-    engine = SlotEngine("delivery", chosen, database, ringer, Calls(database, lambda claim: {"o": "ok"}), slots=8)
-    engine.start()
-    try:
-        listening = "select count(*) from pg_stat_activity where query = 'listen esb_delivery'"
-        eventually(lambda: engine._idle_count > 0 and count(database, listening) > 0, seconds=10)
-        submit(database, "told", 1)
-        with database.cursor() as cursor:
-            Teller("delivery").committed(cursor, 1)
-        eventually(lambda: count(database, "select count(*) from delivery") == 1, seconds=10)
-    finally:
+    engines: list[SlotEngine] = []
+
+    def run(act: Callable[[Claim], dict[str, Any]]) -> SlotEngine:
+        engine = SlotEngine("delivery", chosen, database, ringer, Calls(database, act), slots=8)
+        engine.start()
+        engines.append(engine)
+        return engine
+
+    yield run
+    for engine in engines:
         engine.stop(5)
-        ringer.close()
+    ringer.close()
+
+
+def test_word_of_a_row_wakes_a_worker_that_nobody_rings_for_and_that_does_not_look(
+    database: Database, start_asleep: Start, eventually: Callable[..., None]
+) -> None:
+    engine = start_asleep(lambda claim: {"o": "ok"})
+    listening = "select count(*) from pg_stat_activity where query = 'listen esb_delivery'"
+    eventually(lambda: engine._idle_count > 0 and count(database, listening) > 0, seconds=10)
+    submit(database, "told", 1)
+    with database.cursor() as cursor:
+        Teller("delivery").committed(cursor, 1)
+    eventually(lambda: count(database, "select count(*) from delivery") == 1, seconds=10)
+
+
+def test_the_next_call_to_a_service_with_a_limit_begins_when_the_last_one_is_recorded(
+    database: Database, start_asleep: Start, eventually: Callable[..., None]
+) -> None:
+    submit(database, "one at a time", 4)
+    with database.cursor() as cursor:
+        cursor.execute("update lane set max_concurrency = 1 where name = 'one at a time'")
+
+    def act(claim: Claim) -> dict[str, Any]:
+        time.sleep(0.4)  # longer than the engine looks by itself after a row
+        return {"o": "ok"}
+
+    start_asleep(act)
+    eventually(lambda: count(database, "select count(*) from delivery") == 4, seconds=10)
 
 
 def test_what_is_held_ahead_of_a_lane_that_hangs_is_given_back_and_others_go_on(

@@ -50,7 +50,7 @@ def ids(items: list[_Item]) -> list[str]:
 def end(engine: Any, name: str, *, rowing: bool = False) -> tuple[list[str], bool]:
     """A slot has come to the end of a good call; what it goes on with, and whether it rows."""
     engine._begin([item(name)], time.monotonic())
-    following, rows = engine._ended([(item(name), Outcome("done"))], None, rowing=rowing)
+    following, rows = engine._ended([(item(name), Outcome("done"), time.monotonic())], None, rowing=rowing)
     return ids(following), rows
 
 
@@ -125,3 +125,13 @@ def test_who_stops_gives_back_what_waits_behind_calls_that_hang(engine: Any) -> 
     engine._finish(time.monotonic())
     given = engine.put.pop(0)
     assert (given.claim.id, given.record) == ("a", "release a")
+
+
+def test_proven_lanes_have_their_claim_when_the_share_of_the_others_is_used_up(engine: Any) -> None:
+    for n in range(4):  # as many as unproven lanes may have under way together
+        engine._windows.started(LANE + 1 + n, f"hangs-{n}", time.monotonic())
+    claims: list[tuple[int, str]] = []
+    engine._start = lambda limit, room, rooms, turn: claims.append((limit, turn)) or 0  # type: ignore[func-returns-value]
+    engine._deep = False
+    engine._claim_and_start(2)
+    assert claims == [(2, "proven")]

@@ -6,10 +6,19 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from esb_workers.runtime.volley import Late, volley
+from esb_workers.runtime.volley import Late
+from esb_workers.runtime.volley import volley as timed_volley
+
+
+def volley(*arguments: Any, **options: Any) -> tuple[list[tuple[int, str]], list[Late[str]]]:
+    """Without the moments at which calls ended."""
+    ended, late = timed_volley(*arguments, **options)
+    return [(one.position, one.result) for one in ended], late
+
 
 OPEN: list[socket.socket] = []
 
@@ -99,6 +108,12 @@ def test_an_answer_that_is_late_or_not_plain_holds_up_nobody() -> None:
     assert ended == [(2, "ok.")]
     assert sorted(late) == [Late(0, silent), Late(1, odd)]
     assert time.monotonic() - started < 1
+
+
+def test_a_call_that_is_late_is_not_counted_to_those_beside_it() -> None:
+    began = time.monotonic()
+    (quick,), _ = timed_volley([answered(b"ok."), Call()], lambda call: call, patience=0.3)
+    assert quick.at - began < 0.2 < time.monotonic() - began
 
 
 def test_the_rest_of_an_answer_is_waited_for() -> None:

@@ -34,6 +34,13 @@ def test_a_failure_takes_the_window_away() -> None:
     assert windows.proven(0) == {}
 
 
+def test_what_was_not_tried_proves_nothing() -> None:
+    windows = LaneWindows(32)
+    windows.started(7, "x", 0)
+    windows.finished(7, "x", 0.0, good=None)
+    assert windows.proven(0) == {}
+
+
 def test_a_call_that_hangs_makes_its_lane_unproven_while_it_lasts() -> None:
     windows = LaneWindows(32)
     prove(windows, 7, 50)
