@@ -135,7 +135,8 @@ begin
   -- it, who waits for other rows in an order of his own, and waiting for him here was a deadlock. What is locked is
   -- promoted, or ended and its key promoted, by the one who holds it. Locked apart from the look: SKIP LOCKED there
   -- would pass by a head and take the row behind it.
-  update job j set state = case when j.run_at > now() then 's' else 'r' end::"char"
+  -- By the clock: the look above sees rows that were made after this transaction began, which are due all the same.
+  update job j set state = case when j.run_at > clock_timestamp() then 's' else 'r' end::"char"
    where j.state = 'q' and j.id = any(array(
      select l.id from job l where l.id = any(v_heads) and l.state = 'q' order by l.id for update skip locked));
   get diagnostics n = row_count;
