@@ -46,7 +46,7 @@ def annotate(**fields: Any) -> None:
 def event(logger: logging.Logger, message: str, level: int = logging.INFO, **fields: Any) -> None:
     """One line with `fields` (in camelCase already) and nothing else: for lines by the thousand.
 
-    A fifth of the cost of `logger.log(…, extra=…)`, which looks up its caller and sorts extras from the rest.
+    For a part of the cost of `logger.log(…, extra=…)`, which looks up its caller and sorts extras from the rest.
     """
     if logger.isEnabledFor(level):
         # In place of LogRecord's own making, most of which is about where in the code the call stands.

@@ -1,8 +1,8 @@
 """Tells a pool by NOTIFY that a row was committed for it, while little is to do.
 
-A bell takes Celery a millisecond, and a worker that looks by itself finds a row half a look late. NOTIFY wakes it in a
-tenth of that. Under load it is not given: there the workers look all the time, and a statement more for each message
-would cost more than it saves.
+A bell costs Celery half a millisecond at either end, and a worker that looks by itself finds a row half a look late.
+NOTIFY does without both. Under load it is not given: there the workers look all the time, and a statement more for each
+message would cost more than it saves.
 """
 
 from __future__ import annotations

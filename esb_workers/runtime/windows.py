@@ -2,7 +2,8 @@
 
 A lane starts unproven. Each quick, good call widens its window by one, up to half of the slots; a failure, or a
 call that is still running after `SLOW` seconds, takes it away. Proven lanes share all slots; unproven ones together
-at most half, so that dead and slow destinations cannot starve the others, and a single slow one still gets on.
+at most half, so that dead and slow destinations cannot starve the others, and a single slow one still gets on; a part
+of that is for lanes without a call under way, so that what is new can begin.
 
 A lane whose calls take a few milliseconds is swift after some of them: rows of it may be claimed ahead of free slots
 (runtime.ahead), and few slots do them, several at a time, within its window. A failure or one call that takes long ends

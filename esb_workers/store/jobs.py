@@ -79,7 +79,7 @@ def claim(
     if whole:
         psycopg2.extensions.register_type(_CURSORS, cursor)
     cursor.execute(
-        "select * from esb_claim(%s::smallint, %s, %s::smallint, %s, %s, %s::int[], %s::int[], %s, %s, 32, %s)",
+        "select * from esb_claim(%s::smallint, %s, %s::smallint, %s, %s, %s::int[], %s::int[], %s, %s, p_whole => %s)",
         (
             pool,
             worker,

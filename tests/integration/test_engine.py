@@ -382,16 +382,15 @@ class Destination:
         return {"o": "retry", "delay_ms": 3_600_000} if self.failing else {"o": "ok"}
 
 
-@pytest.fixture
-def start_ahead(database: Database) -> Iterator[Start]:
-    """As `start`, with rows claimed ahead."""
-    chosen = Settings.load({}, None, broker_url="redis://127.0.0.1:1/0", lease_seconds=5.0, sweep_seconds=0.5)
+def starting(database: Database, lease_seconds: float, sweep_seconds: float, **options: Any) -> Iterator[Start]:
+    """Starts engines of eight slots that nobody rings for."""
+    broker = "redis://127.0.0.1:1/0"
+    chosen = Settings.load({}, None, broker_url=broker, lease_seconds=lease_seconds, sweep_seconds=sweep_seconds)
     ringer = Ringer(make_celery(chosen))
     engines: list[SlotEngine] = []
 
     def run(act: Callable[[Claim], dict[str, Any]]) -> SlotEngine:
-        calls = Calls(database, act)  # each of which needs a thread
-        engine = SlotEngine("delivery", chosen, database, ringer, calls, slots=8, ahead=DEPTH, ready=lambda task: None)
+        engine = SlotEngine("delivery", chosen, database, ringer, Calls(database, act), slots=8, **options)
         engine.start()
         engines.append(engine)
         return engine
@@ -400,6 +399,18 @@ def start_ahead(database: Database) -> Iterator[Start]:
     for engine in engines:
         engine.stop(5)
     ringer.close()
+
+
+@pytest.fixture
+def start_ahead(database: Database) -> Iterator[Start]:
+    """As `start`, with rows claimed ahead, each of which needs a thread."""
+    yield from starting(database, 5.0, 0.5, ahead=DEPTH, ready=lambda task: None)
+
+
+@pytest.fixture
+def start_asleep(database: Database) -> Iterator[Start]:
+    """Starts engines that do not look by themselves when they have found nothing."""
+    yield from starting(database, 30.0, 300.0)
 
 
 def test_many_rows_of_a_quick_lane_are_each_done_once_by_no_more_slots_than_its_window(
@@ -410,25 +421,6 @@ def test_many_rows_of_a_quick_lane_are_each_done_once_by_no_more_slots_than_its_
     eventually(lambda: count(database, "select count(*) from delivery") == len(made), seconds=60)
     assert there.begun == len(made) and there.most <= 4
     assert engine.figures.superseded == 0
-
-
-@pytest.fixture
-def start_asleep(database: Database) -> Iterator[Start]:
-    """Starts engines that nobody rings for, and that do not look by themselves when they have found nothing."""
-    chosen = Settings.load({}, None, broker_url="redis://127.0.0.1:1/0", lease_seconds=30.0, sweep_seconds=300.0)
-    ringer = Ringer(make_celery(chosen))
-    engines: list[SlotEngine] = []
-
-    def run(act: Callable[[Claim], dict[str, Any]]) -> SlotEngine:
-        engine = SlotEngine("delivery", chosen, database, ringer, Calls(database, act), slots=8)
-        engine.start()
-        engines.append(engine)
-        return engine
-
-    yield run
-    for engine in engines:
-        engine.stop(5)
-    ringer.close()
 
 
 def test_word_of_a_row_wakes_a_worker_that_nobody_rings_for_and_that_does_not_look(
