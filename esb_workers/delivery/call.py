@@ -7,22 +7,26 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from esb_workers.delivery import request as requesting
 from esb_workers.delivery.prepare import Prepared
 from esb_workers.errors import EsbError
 from esb_workers.registry.choice import Chooser, Chosen, NotNow
-from esb_workers.registry.instances import DEFAULT_TIMEOUT
+from esb_workers.registry.instances import DEFAULT_TIMEOUT, Instance
 from esb_workers.registry.limits import Limits
 from esb_workers.registry.retries import Answered, Failed, Outcome, nearest
 from esb_workers.registry.selection import WORKFLOW
 from esb_workers.store.messages import StoredMessage
-from esb_workers.transport.adapter import MAX_BODY, ReadyRequest, Response
+from esb_workers.transport.adapter import MAX_BODY, reply_of
 from esb_workers.transport.errors import CallFailed
-from esb_workers.transport.transports import PULL_SCHEME, Transports
+from esb_workers.transport.http import Call as Sending
+from esb_workers.transport.http import Response as Reply
+from esb_workers.transport.transports import PULL_SCHEME, Transport, Transports
+from esb_workers.transport.web import WebTransport
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Called(NamedTuple):
@@ -129,7 +133,7 @@ class Caller:
                     transport = self._transport(chosen.instance.scheme)
                     if transport is not None:
                         attempt = _Attempt(option, chosen, self._roomy)
-                        found = attempt.make(transport.send)
+                        found = attempt.told(attempt.send, transport)
                         called = found if isinstance(found, Called) else attempt.answered(found)
                         self.report(called)
                         return called
@@ -140,28 +144,29 @@ class Caller:
         assert why is not None
         return NotCalled(prepared, "held", why.reason, why.retry_ms)
 
-    def ready(self, prepared: Prepared) -> Result | Call | None:
+    def ready(self, prepared: Prepared, conclude: Callable[[Result], R]) -> R | Call[R] | None:
         """A delivery whose request can be sent without waiting for its answer; None for what only `call` does.
 
         That is: a choice of destinations, a workflow, a circuit that is not closed, and what its transport cannot
-        send at once.
+        send at once. `conclude` makes of the result what is answered, here or by the call.
         """
         if (ended := _ended_before(prepared)) is not None:
-            return ended
-        if "any" in (prepared.claim.cursor or {}) or prepared.service.startswith(WORKFLOW):
+            return conclude(ended)
+        cursor = prepared.claim.cursor
+        if (cursor and "any" in cursor) or prepared.service.startswith(WORKFLOW):
             return None
         instance = self._chooser.choose_closed(prepared.destination)
         if instance is None:
             return None
-        make: Callable[..., ReadyRequest | None] | None = getattr(self._transport(instance.scheme), "ready", None)
-        if make is None:
+        transport = self._transport(instance.scheme)
+        if not isinstance(transport, WebTransport):
             return None
         attempt = _Attempt(prepared, Chosen(instance), self._roomy)
-        found = attempt.make(make)
+        found = attempt.told(attempt.ready, transport)
         if isinstance(found, Called):
             self.report(found)
-            return found
-        return Call(self, attempt, found) if found else None
+            return conclude(found)
+        return Call(self, attempt, found, conclude) if found else None
 
     def _start(self, prepared: Prepared, message: StoredMessage, payload: str) -> Begun | NotNow:
         """Start a run. Raises Unavailable."""
@@ -192,42 +197,48 @@ class Caller:
         self._chooser.report(called.chosen, ok=not outcome.counts_against_circuit)
 
 
-class Call:
+class Call(Generic[R]):
     """A delivery whose request is sent without waiting: see runtime.volley.Call."""
 
-    __slots__ = ("_attempt", "_called", "_caller", "_request", "fileno", "receive")
+    __slots__ = ("_attempt", "_called", "_caller", "_conclude", "_result", "_sending", "fileno", "receive")
 
-    def __init__(self, caller: Caller, attempt: _Attempt, request: ReadyRequest) -> None:
-        self._caller, self._attempt, self._request = caller, attempt, request
+    def __init__(self, caller: Caller, attempt: _Attempt, sending: Sending, conclude: Callable[[Result], R]) -> None:
+        self._caller, self._attempt, self._sending, self._conclude = caller, attempt, sending, conclude
         self._called: Called | None = None
-        self.fileno, self.receive = request.call.fileno, request.call.receive
+        self._result: R | None = None
+        self.fileno, self.receive = sending.fileno, sending.receive
 
     @property
     def ended(self) -> bool:
         """Whether `result` is there."""
-        return self._called is not None or self._request.call.ended
+        return self._sending.answer is not None or self._called is not None
 
     @property
     def partial(self) -> bool:
         """Whether a part of the answer has come, and it may be whole soon."""
-        return self._request.call.partial
+        return self._sending.partial
 
     def send(self) -> bool:
         """Send it; False if that could take long."""
-        sent = self._attempt.told(self._request.call.send)
+        sent = self._attempt.told(self._sending.send)
         if isinstance(sent, Called):
-            self._called = sent
-            self._caller.report(sent)
+            self._ended_as(sent)
             return True
         return sent
 
-    def result(self) -> Called:
+    def result(self) -> R:
         """What came of it; waits for that unless it has ended."""
-        if self._called is None:
-            found = self._attempt.told(self._request.result)
-            self._called = found if isinstance(found, Called) else self._attempt.answered(found)
-            self._caller.report(self._called)
-        return self._called
+        if self._result is None:
+            if (called := self._called) is None:
+                found = self._attempt.told(self._sending.result)
+                called = self._ended_as(found if isinstance(found, Called) else self._attempt.answered(found))
+            self._result = self._conclude(called)
+        return self._result
+
+    def _ended_as(self, called: Called) -> Called:
+        self._called = called
+        self._caller.report(called)
+        return called
 
 
 @dataclass(slots=True)
@@ -239,54 +250,68 @@ class _Attempt:
     roomy: int
     started: float = field(default_factory=time.monotonic)
 
-    def make(self, send: Callable[..., T]) -> T | Called:
-        """Build the request and give it to `send`."""
-        return self.told(lambda: self._make(send))
+    def send(self, transport: Transport) -> Reply:
+        """Build the request, send it and wait for the answer."""
+        request = requesting.build(*self._of_request())
+        return reply_of(transport.send(request, timeout=self._timeout, max_body=self._max_body))
 
-    def _make(self, send: Callable[..., T]) -> T:
-        prepared, instance, message = self.prepared, self.chosen.instance, self.prepared.message
+    def ready(self, transport: WebTransport) -> Sending | None:
+        """Build the request, to be sent without waiting, if it can be."""
+        asked, timeout, max_body = self._of_request(), self._timeout, self._max_body
+        letter = requesting.letter(*asked)
+        if letter is not None:
+            return transport.post(letter, timeout=timeout, max_body=max_body)
+        return transport.ready(requesting.build(*asked), timeout=timeout, max_body=max_body)
+
+    def _of_request(self) -> tuple[Prepared, StoredMessage, str, Instance, float]:
+        prepared, message = self.prepared, self.prepared.message
         assert message is not None
         assert prepared.payload is not None
-        request = requesting.build(prepared, message, prepared.payload, instance, time.time())
-        timeout = nearest(prepared.plan.timeout, instance.timeout, default=DEFAULT_TIMEOUT)
-        return send(request, timeout=timeout / 1000, max_body=self.roomy if self._goes_on else MAX_BODY)
+        return prepared, message, prepared.payload, self.chosen.instance, time.time()
 
-    def told(self, act: Callable[[], T]) -> T | Called:
+    def told(self, act: Callable[..., T], *arguments: object) -> T | Called:
         """What `act` answers, or in place of an error what came of the attempt."""
         try:
-            return act()
+            return act(*arguments)
         except CallFailed as error:
             return self._failed(Failed(error.error_class, error.transient), error, resent=error.resent)
         except EsbError as error:  # of our own making: an expression in the path that fails for this message
             return self._failed(Failed(type(error).__name__, transient=False), error)
 
-    def answered(self, response: Response) -> Called:
+    def answered(self, reply: Reply) -> Called:
         """What came of it, after an answer."""
-        return Called(
-            prepared=self.prepared,
-            chosen=self.chosen,
-            outcome=Answered(response.status_code, response.headers.get("Retry-After")),
-            duration_ms=round(response.elapsed.total_seconds() * 1000),
-            body=response.content,
-            resent=getattr(response.raw, "resent", False),
-            truncated=self._goes_on and getattr(response.raw, "truncated", False),
-        )
+        status, truncated = reply.status, reply.truncated and self._goes_on
+        # Where all is well nobody asks when to come again.
+        outcome = _GOOD[status] if status in _GOOD else Answered(status, reply.headers.get("Retry-After"))
+        return Called(self.prepared, self.chosen, outcome, reply.duration_ms, reply.body, None, reply.resent, truncated)
+
+    @property
+    def _timeout(self) -> float:
+        """Seconds."""
+        return nearest(self.prepared.plan.timeout, self.chosen.instance.timeout, default=DEFAULT_TIMEOUT) / 1000
+
+    @property
+    def _max_body(self) -> int:
+        return self.roomy if self._goes_on else MAX_BODY
 
     @property
     def _goes_on(self) -> bool:
-        message = self.prepared.message
-        replies = message is not None and message.reply_to is not None
-        return replies or bool((self.prepared.claim.cursor or {}).get("slip"))
+        message, cursor = self.prepared.message, self.prepared.claim.cursor
+        return (message is not None and message.reply_to is not None) or bool(cursor and cursor.get("slip"))
 
     def _failed(self, outcome: Failed, error: EsbError, *, resent: bool = False) -> Called:
         told = f"{outcome.error_class}: {error.detail}"
         return Called(self.prepared, self.chosen, outcome, _since(self.started), error=told, resent=resent)
 
 
+#: Answers after which nothing is left to do.
+_GOOD: Final = {status: Answered(status) for status in range(200, 300)}
+
+
 def _ended_before(prepared: Prepared) -> NotCalled | None:
     """How a delivery has ended before any attempt at it."""
-    message = prepared.message
-    if failed := (prepared.claim.cursor or {}).get("failed"):  # already when it was routed
+    message, cursor = prepared.message, prepared.claim.cursor
+    if cursor and (failed := cursor.get("failed")):  # already when it was routed
         return NotCalled(prepared, "dead", failed["class"])
     if message is None or prepared.payload is None:
         return NotCalled(prepared, "dead", "PayloadGone")

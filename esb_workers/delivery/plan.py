@@ -15,7 +15,7 @@ from esb_workers.store.engine import Database
 from esb_workers.store.routes import RouteRow
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # the same one or another: it is looked up by, for every delivery
 class Plan:
     """How a delivery is to be made, as far as its route says. None: the service decides. Milliseconds."""
 

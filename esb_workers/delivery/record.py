@@ -40,15 +40,18 @@ def of(result: Result, chance: Callable[[], float] = random.random) -> Record:
         return Record(_not_called(result))
     if isinstance(result, Begun):
         return Record(_begun(result, chance))
+    if result.outcome.ok and not result.truncated:
+        onward = slip.onward(result)
+        return Record(_row(result, {"o": "ok"}), reply=None if onward else _reply(result), onward=onward)
     decision = _decision(result, chance)
-    prepared, instance = result.prepared, result.chosen.instance.id
-    row = {**_base(prepared.claim), **_ending(decision, prepared), **_went_to(prepared)}
-    row["detail"], row["service"] = _detail(result), instance
-    disables = instance if isinstance(decision, Dead) and decision.disables else None
-    if not isinstance(decision, Delivered):
-        return Record(row, disables)
-    onward = slip.onward(result)
-    return Record(row, reply=None if onward else _reply(result), onward=onward)
+    disables = result.chosen.instance.id if isinstance(decision, Dead) and decision.disables else None
+    return Record(_row(result, _ending(decision, result.prepared)), disables)
+
+
+def _row(called: Called, ending: dict[str, Any]) -> dict[str, Any]:
+    claim = called.prepared.claim
+    row = {"id": claim.id, "attempt": claim.attempt, "detail": _detail(called), "service": called.chosen.instance.id}
+    return row | ending | _went_to(called.prepared)
 
 
 def of_form(result: Formed | NotFormed | NotCalled, chance: Callable[[], float] = random.random) -> Record:
@@ -93,7 +96,8 @@ def _base(claim: Claim) -> dict[str, Any]:
 
 def _went_to(prepared: Prepared) -> dict[str, Any]:
     """Which of several destinations the attempt was made at; of a single one there is nothing to say."""
-    if "any" not in (prepared.claim.cursor or {}):
+    cursor = prepared.claim.cursor
+    if not cursor or "any" not in cursor:
         return {}
     return {"at": {"i": prepared.index, "dest": prepared.service}}
 
@@ -126,9 +130,8 @@ def _begun(begun: Begun, chance: Callable[[], float]) -> dict[str, Any]:
 
 
 def _decision(called: Called, chance: Callable[[], float]) -> Decision:
-    if called.outcome.ok:
-        # One that is cut: the stop has done its part, but what it answered cannot go on whole.
-        return Dead(ANSWER_TOO_LARGE) if called.truncated else Delivered()
+    if called.outcome.ok:  # and cut: the stop has done its part, but what it answered cannot go on whole
+        return Dead(ANSWER_TOO_LARGE)
     policy = nearest(called.prepared.plan.retry_policy, called.chosen.instance.retry_policy, default=DEFAULT_POLICY)
     return _decided(called.prepared, called.outcome, policy, chance)
 
@@ -163,7 +166,7 @@ def _detail(called: Called) -> dict[str, Any]:
         "instance": called.chosen.instance.id,
     }
     if isinstance(outcome, Answered):
-        detail |= {"statusCode": outcome.status, "responseBody": text_of(called.body[:MAX_BODY])}
+        detail["statusCode"], detail["responseBody"] = outcome.status, text_of(called.body[:MAX_BODY])
     if called.resent:
         detail["resent"] = True
     if not outcome.ok:

@@ -73,16 +73,14 @@ class DeliveryWork:
         with bound(self._lookups.host):  # for an expression in the path
             return _outcome(self._caller.call(task))
 
-    def ready(self, task: Prepared) -> Outcome | DeliveryCall | None:
+    def ready(self, task: Prepared) -> Outcome | Call[Outcome] | None:
         """The second act, to be sent without waiting; None for what only `run` does."""
-        if task.claim.cursor and task.claim.cursor.get("raw"):
+        cursor, path = task.claim.cursor, task.plan.path
+        if cursor and cursor.get("raw"):
             return None
-        if task.plan.path is not None and not task.plan.path.is_static:
+        if path is not None and not path.is_static:
             return None  # an expression, which may look up what it likes
-        made = self._caller.ready(task)
-        if made is None:
-            return None
-        return DeliveryCall(made) if isinstance(made, Call) else _outcome(made)
+        return self._caller.ready(task, _outcome)
 
     def _form(self, task: Prepared) -> Outcome:
         if self._former is None:
@@ -102,40 +100,14 @@ class DeliveryWork:
         return record.write(self._database, worker, records)
 
 
-class DeliveryCall:
-    """A delivery that is sent without waiting: see runtime.volley.Call."""
-
-    __slots__ = ("_call", "_outcome", "fileno", "receive", "send")
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._outcome: Outcome | None = None
-        self.send, self.fileno, self.receive = call.send, call.fileno, call.receive
-
-    @property
-    def ended(self) -> bool:
-        """Whether `result` is there."""
-        return self._call.ended
-
-    @property
-    def partial(self) -> bool:
-        """Whether a part of the answer has come, and it may be whole soon."""
-        return self._call.partial
-
-    def result(self) -> Outcome:
-        """What came of it; waits for that unless it has ended."""
-        if self._outcome is None:
-            self._outcome = _outcome(self._call.result())
-        return self._outcome
-
-
 def _outcome(result: Result) -> Outcome:
     written = record.of(result)
     if isinstance(result, Called):
-        _tell(result, written)
+        next_ = written.row["o"]
+        _tell(result, next_)
         good = not result.outcome.counts_against_circuit
-        timer = written.row["o"] == "retry" or result.chosen.probe
-        return Outcome(written, good=good, timer=timer, patient=good and not _waited_for(result, written))
+        timer = next_ == "retry" or result.chosen.probe
+        return Outcome(written, good, timer, patient=good and not _waited_for(result, written))
     if isinstance(result, Begun):
         _tell_begun(result, written)
         return Outcome(written, good=result.outcome.ok, timer=written.row["o"] == "retry")
@@ -148,9 +120,10 @@ def _waited_for(called: Called, written: Record) -> bool:
     return goes_on or called.prepared.claim.okey is not None or called.chosen.instance.limited
 
 
-def _tell(called: Called, written: Record) -> None:
-    message, claim, outcome = called.prepared.message, called.prepared.claim, called.outcome
-    said: dict[str, Any] = {"deliveryId": claim.id, "service": called.prepared.service, "attempt": claim.attempt}
+def _tell(called: Called, next_: str) -> None:
+    prepared, outcome = called.prepared, called.outcome
+    message, claim = prepared.message, prepared.claim
+    said: dict[str, Any] = {"deliveryId": claim.id, "service": prepared.service, "attempt": claim.attempt}
     if message is not None:
         said["messageId"], said["correlationId"] = message.id, message.correlation_id
     said["durationMs"] = called.duration_ms
@@ -158,7 +131,7 @@ def _tell(called: Called, written: Record) -> None:
         said["statusCode"] = outcome.status
     if called.error is not None:
         said["error"] = called.error
-    said["next"] = written.row["o"]
+    said["next"] = next_
     if outcome.ok:
         logs.event(log, "delivered", **said)
     else:

@@ -29,7 +29,7 @@ DEFAULT_TIMEOUT = 10_000
 """Milliseconds an attempt may take where nobody says anything."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # the same one or another: it is looked up by, for every delivery
 class Instance:
     """One instance, ready to be called. Times in milliseconds unless a name says otherwise."""
 
@@ -56,8 +56,9 @@ class Instance:
 
     def keys(self, now: float) -> tuple[bytes, ...]:
         """The keys that sign now: the newest, and the one before while the rotation's overlap lasts."""
-        keys = (self.key, self.old_key if now < self.old_key_until else None)
-        return tuple(key for key in keys if key is not None)
+        if now >= self.old_key_until:
+            return () if self.key is None else (self.key,)
+        return tuple(key for key in (self.key, self.old_key) if key is not None)
 
     def url(self, path: str | None) -> str:
         """`endpoint`, one slash, and `path`, joined as text; the endpoint's own path stays.

@@ -85,7 +85,10 @@ DEFAULT_POLICY: Final = RetryPolicy(schedule=STANDARD_SCHEDULE)
 
 def nearest(*candidates: T | None, default: T) -> T:
     """The first that is given, whole: destination, route, service, default."""
-    return next((candidate for candidate in candidates if candidate is not None), default)
+    for candidate in candidates:
+        if candidate is not None:
+            return candidate
+    return default
 
 
 _FIELDS: Final = ("maxRetries", "backoffStrategy", "initialDelay", "maxDelay", "jitter", "schedule", "maxAge")

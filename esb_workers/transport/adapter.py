@@ -14,8 +14,9 @@ from requests.utils import get_encoding_from_headers
 
 from esb_workers.transport.http import MAX_BODY, Call, HttpCaller
 from esb_workers.transport.http import Response as Reply
+from esb_workers.transport.letterhead import Letter
 
-__all__ = ["MAX_BODY", "BaseAdapter", "CallAdapter", "PreparedRequest", "ReadyRequest", "Response", "taken"]
+__all__ = ["MAX_BODY", "BaseAdapter", "CallAdapter", "PreparedRequest", "Response", "reply_of", "taken"]
 
 
 class CallAdapter(BaseAdapter):
@@ -56,9 +57,9 @@ class CallAdapter(BaseAdapter):
         )
         return _Answered(reply, request)
 
-    def ready(self, request: PreparedRequest, *, timeout: float, max_body: int) -> ReadyRequest | None:
+    def ready(self, request: PreparedRequest, *, timeout: float, max_body: int) -> Call | None:
         """The request, to be sent without waiting; None where that could take long: see `HttpCaller.ready`."""
-        call = self._caller.ready(
+        return self._caller.ready(
             request.method or "GET",
             request.url or "",
             request.headers or {},
@@ -66,24 +67,14 @@ class CallAdapter(BaseAdapter):
             timeout_ms=round(timeout * 1000),
             max_body=max_body,
         )
-        return None if call is None else ReadyRequest(call, request)
+
+    def post(self, letter: Letter, *, timeout: float, max_body: int) -> Call | None:
+        """The same for a request that is bytes already."""
+        return self._caller.post(letter, round(timeout * 1000), max_body)
 
     def close(self) -> None:
         """Close the kept connections."""
         self._caller.close()
-
-
-class ReadyRequest:
-    """A request that is sent without waiting: see `transport.http.Call`."""
-
-    __slots__ = ("_request", "call")
-
-    def __init__(self, call: Call, request: PreparedRequest) -> None:
-        self.call, self._request = call, request
-
-    def result(self) -> Response:
-        """The answer, waited for if need be. Raises a CallFailed."""
-        return _Answered(self.call.result(), self._request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +92,13 @@ def taken(seconds: float, *, resent: bool = False) -> Response:
     response.elapsed = timedelta(seconds=seconds)
     response._content = b""  # noqa: SLF001  where requests keeps a body that has been read
     return response
+
+
+def reply_of(response: Response) -> Reply:
+    """What a transport has answered, in the words of those that are ready to be sent."""
+    took = round(response.elapsed.total_seconds() * 1000)
+    truncated, resent = (getattr(response.raw, name, False) for name in ("truncated", "resent"))
+    return Reply(response.status_code, response.headers, response.content, took, truncated, resent=resent)
 
 
 def _seconds(timeout: float | tuple[float | None, float | None] | None) -> float:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -31,6 +32,7 @@ Pairs = list[tuple[str, str]]
 # §3.1.3.2: what stands in a header as it is: U+0021 to U+007E but the quote and the per cent sign.
 _TO_ENCODE = re.compile(r"[^!#$&-~]")
 _NOT_IN_URI = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]")
+_NOT_IN_REFERENCE = re.compile(r"[\\^`{|}<>]")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _RESERVED_PREFIXES = ("ce-", "webhook-", "content-")
 _RESERVED = HOP_BY_HOP | {"host", "authorization", "idempotency-key"}
@@ -61,14 +63,14 @@ def encode(event: OutgoingEvent, form: Format) -> tuple[Pairs, bytes]:
         headers += [
             ("ce-specversion", "1.0"),
             ("ce-id", encode_value(event.id)),
-            ("ce-source", _uri_header(event.source)),
+            ("ce-source", uri_header(event.source)),
             ("ce-type", encode_value(event.type)),
             ("ce-time", event.time),
             ("ce-correlationid", encode_value(event.correlation_id)),
             *((f"ce-{name}", encode_value(value)) for name, value in event.extensions.items()),
         ]
         if event.dataref is not None:
-            headers.append(("ce-dataref", _uri_header(event.dataref)))
+            headers.append(("ce-dataref", uri_header(event.dataref)))
     return headers, event.data.encode()
 
 
@@ -94,15 +96,22 @@ def encode_value(text: str) -> str:
     return text if not _TO_ENCODE.search(text) else _TO_ENCODE.sub(_percent, text)
 
 
+def is_plain(text: str) -> bool:
+    """Whether a header's value is encoded as it is."""
+    return not _TO_ENCODE.search(text)
+
+
 def uri_reference(text: str) -> str:
     """`text` with what a URI reference may not hold percent-encoded; triples already encoded stay."""
     return _NOT_IN_URI.sub(_percent, text)
 
 
-def _uri_header(reference: str) -> str:
+@lru_cache(maxsize=1024)
+def uri_header(reference: str) -> str:
+    """A URI reference as a header's value."""
     # One round of encoding does for both the URI and the header: decoded once, as receivers do, the header
     # is the reference that was sent, whatever characters that holds.
-    return re.sub(r"[\\^`{|}<>]", _percent, encode_value(reference))
+    return _NOT_IN_REFERENCE.sub(_percent, encode_value(reference))
 
 
 def _percent(match: re.Match[str]) -> str:

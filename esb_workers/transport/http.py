@@ -25,6 +25,7 @@ from esb_workers.transport.address import AddressGuard, Lookup, Resolver
 from esb_workers.transport.answer import Answer, read_body
 from esb_workers.transport.connection import HEAD_BUDGET, Connection, OverBudget, Pool, connect
 from esb_workers.transport.errors import CallFailed, ConnectFailed, ConnectionLost, ProtocolError, Timeout
+from esb_workers.transport.letterhead import Letter
 from esb_workers.transport.request import Origin
 from esb_workers.transport.whole import Whole
 
@@ -103,11 +104,16 @@ class HttpCaller:
         That is so with TLS, and with much to send. Raises a CallFailed.
         """
         target = wire.parse_url(url)
-        if target.origin.scheme != "http" or len(body) > AT_ONCE:
-            return None
         pairs = headers.items() if isinstance(headers, Mapping) else headers
-        data = wire.head(method, target, pairs, body) + body
-        return Call(self, target.origin, _Exchange(method, data, timeout_ms / 1000, max_body))
+        head = wire.head(method, target, pairs, body)
+        return self.post(Letter(target.origin, method, head, body), timeout_ms, max_body)
+
+    def post(self, letter: Letter, timeout_ms: int, max_body: int = MAX_BODY) -> Call | None:
+        """The same for a request that is bytes already."""
+        if letter.origin.scheme != "http" or len(letter.body) > AT_ONCE:
+            return None
+        exchange = _Exchange(letter.method, letter.head + letter.body, timeout_ms / 1000, max_body)
+        return Call(self, letter.origin, exchange)
 
     def connection(self, origin: Origin) -> Connection | None:
         """A connection that is open, or opens at once."""

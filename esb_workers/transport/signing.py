@@ -47,7 +47,7 @@ def parse_secret(text: str) -> bytes:
 def sign(keys: Iterable[bytes], message_id: str, timestamp: int, body: bytes) -> str:
     """The value of `webhook-signature`: one `v1,…` for each key, so that receivers may change over in peace."""
     signed = b"%s.%d.%s" % (message_id.encode(), timestamp, body)
-    return " ".join("v1," + base64.b64encode(_digest(key, signed)).decode() for key in keys)
+    return " ".join(["v1," + base64.b64encode(_digest(key, signed)).decode() for key in keys])
 
 
 def _digest(key: bytes, signed: bytes) -> bytes:
@@ -64,11 +64,12 @@ def _keyed(key: bytes) -> hmac.HMAC:
 
 def headers(keys: Iterable[bytes], message_id: str, timestamp: int, body: bytes) -> list[tuple[str, str]]:
     """The three headers of a signed webhook; `timestamp` is that of the attempt, in unix seconds."""
-    return [
-        ("webhook-id", message_id),
-        ("webhook-timestamp", str(timestamp)),
-        ("webhook-signature", sign(keys, message_id, timestamp, body)),
-    ]
+    return named(message_id, str(timestamp), sign(keys, message_id, timestamp, body))
+
+
+def named(message_id: str, timestamp: str, signature: str) -> list[tuple[str, str]]:
+    """The values of the three headers under their names."""
+    return [("webhook-id", message_id), ("webhook-timestamp", timestamp), ("webhook-signature", signature)]
 
 
 def verify(
