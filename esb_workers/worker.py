@@ -31,8 +31,11 @@ log = logging.getLogger(__name__)
 BELL_THREADS = 4
 #: What happened to bells is told to Flower this often, seconds.
 EVENT_PAUSE = 1.0
+#: A worker tells Flower that it lives this often, seconds: each time all processes of a bus do so at once, for
+#: milliseconds, and a message that comes then waits for it.
+EVENT_HEARTBEAT = 10.0
 #: A worker whose threads all hold bells hears the next one this long after they were given back at most, seconds.
-DEAF_TICK = 0.1
+DEAF_TICK = 0.2
 #: After Celery's worker has failed, it is started again in this time, seconds.
 DEAF_PAUSE = 2.0
 
@@ -201,6 +204,7 @@ def _hear_bells(app: Celery, engine: Engine, settings: Settings) -> None:
         without_gossip=True,
         without_mingle=True,
         task_events=True,
+        heartbeat_interval=EVENT_HEARTBEAT,
         loglevel=settings.log_level,
         redirect_stdouts=False,
         quiet=True,

@@ -142,8 +142,9 @@ class IngressEngine(Engine):
         with self._lock:
             consumers = dict(self._consumers)
         with self.database.cursor() as cursor:
-            ours = listeners.renew(cursor, self.worker_id, list(consumers), self._lease)
-            rows = listeners.load(cursor, list({one.listener.id for one in consumers.values()}))
+            if consumers:
+                ours = listeners.renew(cursor, self.worker_id, list(consumers), self._lease)
+                rows = listeners.load(cursor, list({one.listener.id for one in consumers.values()}))
             if listeners.adopt(cursor):
                 self.poke()
         for held, consumer in consumers.items():

@@ -13,8 +13,8 @@ from esb_workers.store.jobs import Claim
 
 log = logging.getLogger(__name__)
 
-#: Outcomes recorded by one statement at most; how long the first of them waits for others, and how long at most under
-#: load, if nobody waits for them, seconds.
+#: Outcomes recorded by one statement at most; how long the first of them waits for others, and how long at most in a
+#: steady flow, if nobody waits for them, seconds: there a record made sooner would get in the way of the next message.
 FLUSH_COUNT: Final = 200
 FLUSH_AFTER: Final = 0.005
 FLUSH_LATEST: Final = 0.02
@@ -43,12 +43,12 @@ class Completer:
         name: str,
         record: Callable[[int, list[Any]], None],
         let_go: LetGo,
-        loaded: Callable[[], bool],
+        flowing: Callable[[], bool],
         settled: Callable[[Sequence[Result]], None],
     ) -> None:
-        """`settled` is told of the results of which nothing is left to do."""
+        """`flowing`: whether results come fast enough to wait for more; `settled` is told of those that are done with."""
         self._name = name
-        self._record, self._let_go, self._loaded, self._settled = record, let_go, loaded, settled
+        self._record, self._let_go, self._flowing, self._settled = record, let_go, flowing, settled
         self._results: queues.SimpleQueue[Result | None] = queues.SimpleQueue()
 
     def start(self) -> None:
@@ -80,7 +80,7 @@ class Completer:
 
     def _may_wait(self, results: Sequence[Result], latest: float) -> bool:
         """Whether records may wait for more: a statement costs nearly the same for ten as for a hundred."""
-        return self._loaded() and time.monotonic() < latest and all(result.patient for result in results)
+        return self._flowing() and time.monotonic() < latest and all(result.patient for result in results)
 
     def _gather(self, batch: list[Result]) -> bool:
         """Add what is there to `batch`; whether that was the end of all."""

@@ -41,6 +41,10 @@ log = logging.getLogger(__name__)
 DATABASE_PAUSE: Final = 0.5
 #: While the pump is busy it still makes timers ready this often, seconds.
 DUE_EVERY: Final = 0.1
+#: So much sooner than the next known timer must one be that the poll finds, for the pump to be waked, seconds.
+SOONER: Final = 0.05
+#: The poll looks whether there is anything for the pump to do; by itself the pump does so after as many of its periods.
+UNCALLED: Final = 5
 #: A claim whose answer takes longer than this is not acted on, seconds: the poll may be about to give it back.
 LATE_CLAIM: Final = 4.0
 #: A row that so many workers have lost may be what killed them: a process holds one such row at a time, so that the
@@ -66,8 +70,9 @@ PATIENCE: Final = 0.125
 LONGEST_LOOK: Final = 0.05
 #: Of what a process has done, what it adds to the figures of all with its heartbeat.
 TOLD: Final = ("claimed", "recorded", "superseded")
-#: A bell is answered for at most this long, seconds: a drain never blocks a Celery thread for good.
-DRAIN_SLICE: Final = 2.0
+#: A bell is answered for at most this long, seconds: a drain never blocks a Celery thread for good. Long, for in a
+#: steady flow each bell given back is followed by another, which costs some message milliseconds at either end.
+DRAIN_SLICE: Final = 60.0
 
 
 @dataclass
@@ -284,6 +289,11 @@ class Engine(ABC):
     def _loaded(self) -> bool:
         return self._pace.loaded(time.monotonic())
 
+    def _flowing(self) -> bool:
+        """Whether rows come steadily, if not fast."""
+        now = time.monotonic()
+        return self._pace.loaded(now) or self._flow.loaded(now)
+
     def _rest(self) -> None:
         """Sleep until a bell, the next timer, or the next poll. Under load, look again at once: without a bell."""
         if self._loaded():
@@ -296,10 +306,8 @@ class Engine(ABC):
         if self._poked.is_set():
             return
         if self._timers_changed:
-            self._timers_changed = False
             with self.database.cursor() as cursor:
-                seconds = jobs.seconds_until_due(cursor, self.pool_id)
-            self._next_timer = math.inf if seconds is None else time.monotonic() + seconds
+                self._know_timers(cursor)
         # A row that is due but behind a closed gate, or in another's hands, must not become a busy loop.
         now = time.monotonic()
         if steady:
@@ -309,16 +317,24 @@ class Engine(ABC):
                 longest = max(longest, LOOK_AGAIN)
             self._attentive_until = now + ATTENTIVE
         else:
-            longest = LOOK_AGAIN if now < self._attentive_until else self.settings.sweep_seconds
+            longest = LOOK_AGAIN if now < self._attentive_until else self.settings.sweep_seconds * UNCALLED
         self._poked.wait(min(longest, max(self._next_timer - now, 0.005)))
 
     def _make_due(self) -> None:
         """Make timers ready: when the next known one is due, and now and then for those that others have set."""
         now = time.monotonic()
         if now >= min(self._next_timer, self._next_due):
-            self._next_due, self._next_timer, self._timers_changed = now + DUE_EVERY, math.inf, True
             with self.database.cursor() as cursor:
-                jobs.due(cursor, self.pool_id)
+                self._know_timers(cursor)
+                if self._next_timer <= time.monotonic():
+                    self._timers_changed = True
+                    jobs.due(cursor, self.pool_id)
+            self._next_due = now + DUE_EVERY
+
+    def _know_timers(self, cursor: Cursor) -> None:
+        self._timers_changed = False
+        seconds = jobs.seconds_until_due(cursor, self.pool_id)
+        self._next_timer = math.inf if seconds is None else time.monotonic() + seconds
 
     def _claim(
         self, limit: int, room: int, rooms: dict[int, int] | None = None, *, lease_seconds: float, turn: str = ""
@@ -391,22 +407,29 @@ class Engine(ABC):
 
     def _sweep(self) -> None:
         with self.database.cursor() as cursor:
-            swept = jobs.sweep(cursor, self.settings.lease_seconds) + self._give_back(cursor)
+            wanted = jobs.wanted(cursor, [self.pool_id], self.worker_id, UNKNOWN_AFTER)
+            swept = jobs.sweep(cursor, self.settings.lease_seconds) if wanted.lost else []
+            if wanted.unknown:
+                swept += self._give_back(cursor)
             self.figures.swept += len(swept)
             if swept:
                 log.warning("took back %d jobs whose workers died or lost them", len(swept))
-            jobs.due(cursor, self.pool_id)
-            if self.pool in ("routing", "delivery"):
-                jobs.promote(cursor, jobs.poison(cursor))
-                jobs.promote(cursor, jobs.expire(cursor))
-                jobs.promote_all(cursor)
-            taken = {pool for _, pool in swept}
-            bells: list[str] = [name for name, number in POOL_IDS.items() if number in taken]
-            if taken - set(POOL_IDS.values()):
-                bells += [queue.bell for queue in step_queues.all_of(cursor) if queue.pool in taken]
+                self._ring_for({pool for _, pool in swept}, cursor)
+                wanted = wanted._replace(aside=True)  # the fifth loss sets a row aside
+            if wanted.due:
+                jobs.due(cursor, self.pool_id)
+            freed = jobs.unblock(cursor, wanted) if self.pool in CHANNELS else 0
+        if wanted.wake is not None and time.monotonic() + wanted.wake < self._next_timer - SOONER:
+            self.poke()  # somebody else has set this timer
+        elif wanted.ready or wanted.due or swept or freed:
+            self._poked.set()
+
+    def _ring_for(self, pools: set[int], cursor: Cursor) -> None:
+        bells: list[str] = [name for name, number in POOL_IDS.items() if number in pools]
+        if pools - set(POOL_IDS.values()):
+            bells += [queue.bell for queue in step_queues.all_of(cursor) if queue.pool in pools]
         for name in bells:
             self.ringer.ring(name)
-        self._poked.set()
 
     def _give_back(self, cursor: Cursor) -> list[tuple[str, int]]:
         """What the database takes to be in our hands and is not: our lease is good, so no sweep would ever take it.

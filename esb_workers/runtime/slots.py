@@ -93,7 +93,7 @@ class SlotEngine(Engine):
         self._rowing = 0  # slots that are at work on rows of swift lanes, one volley after the other
         self._tasks: deque[_Task] = deque()
         self._tokens: queues.SimpleQueue[bool] = queues.SimpleQueue()  # each wakes one slot; False: for good
-        self._completer = Completer(f"{pool}-completer", self._record, self._let_go, self._loaded, self._settled)
+        self._completer = Completer(f"{pool}-completer", self._record, self._let_go, self._flowing, self._settled)
         self._freed = threading.Event()
         self._unrecorded = 0
 

@@ -176,6 +176,31 @@ def sweep(cursor: Cursor, lease_seconds: float, limit: int = 500) -> list[tuple[
     return list(cursor.fetchall())
 
 
+class Wanted(NamedTuple):
+    """What upkeep has to do, by kind; `wake`: seconds until the next timer of the pool, if a single one was asked for."""
+
+    lost: bool
+    unknown: bool
+    due: bool
+    ready: bool
+    aside: bool
+    expired: bool
+    queued: bool
+    wake: float | None
+
+
+def wanted(
+    cursor: Cursor, pools: Sequence[int] | None = None, worker: int | None = None, seconds: float | None = None
+) -> Wanted:
+    """What upkeep has to do in these pools (None: in all), and whether `worker` has held something longer than that."""
+    cursor.execute(
+        "select lost, unknown, due, ready, aside, expired, queued, extract(epoch from wake - now())::float8"
+        " from esb_upkeep_wanted(%s::smallint[], %s, make_interval(secs => %s))",
+        (None if pools is None else list(pools), worker, seconds),
+    )
+    return Wanted(*cursor.fetchone())  # type: ignore[misc]
+
+
 class Held(NamedTuple):
     """A row in flight under a worker's name."""
 
@@ -227,6 +252,18 @@ def promote_all(cursor: Cursor) -> int:
     except psycopg2.errors.UniqueViolation:
         return 0
     return int(cursor.fetchone()[0])  # type: ignore[index]
+
+
+def unblock(cursor: Cursor, wanted: Wanted) -> int:
+    """End what is set aside or has expired, and let keys go that were passed by; how many rows are ready by it."""
+    freed = 0
+    if wanted.aside:
+        freed += promote(cursor, poison(cursor))
+    if wanted.expired:
+        freed += promote(cursor, expire(cursor))
+    if wanted.queued:
+        freed += promote_all(cursor)
+    return freed
 
 
 class QueueFigures(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any
 from esb_workers import drill, logs
 from esb_workers.app import make_celery
 from esb_workers.errors import SettingsError, Unavailable, WorkerDeclaredDead
-from esb_workers.queues import POOL_IDS, POOLS
+from esb_workers.queues import POOL_IDS
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
 from esb_workers.store import bulk as bulk_store
@@ -116,16 +116,13 @@ class Scheduler:
         """Timers, lost leases, expiry, stranded keys, replays; rings the pools that have got work by it."""
         rung: set[str] = set()
         with self._database.cursor() as cursor:
-            swept = {pool for _, pool in jobs.sweep(cursor, self._settings.lease_seconds)}
-            rung.update(pool for pool in POOLS if POOL_IDS[pool] in swept)
-            rung.update(pool for pool in POOLS if jobs.due(cursor, POOL_IDS[pool]))
-            for queue in step_queues.all_of(cursor):
-                if jobs.due(cursor, queue.pool) or queue.pool in swept:
-                    rung.add(queue.bell)
-            lanes.caught_up(cursor)
-            if self._unblock(cursor):
+            wanted = jobs.wanted(cursor)
+            if wanted.lost or wanted.due:
+                rung |= self._make_ready(cursor)
+                wanted = wanted._replace(aside=True)  # the fifth loss sets a row aside
+            if jobs.unblock(cursor, wanted):
                 rung.update(("routing", "delivery"))
-        with self._database.cursor() as cursor:
+            lanes.caught_up(cursor)
             if jobs.offer_dead_letters(cursor):
                 rung.add("delivery")
         if replays.tick(self._database):
@@ -135,11 +132,11 @@ class Scheduler:
         for pool in rung:
             self._ringer.ring(pool)
 
-    @staticmethod
-    def _unblock(cursor: Cursor) -> int:
-        freed = jobs.promote(cursor, jobs.poison(cursor))
-        freed += jobs.promote(cursor, jobs.expire(cursor))
-        return freed + jobs.promote_all(cursor)
+    def _make_ready(self, cursor: Cursor) -> set[str]:
+        """What is due, and what dead workers held; the bells of the pools that have got work by it."""
+        swept = {pool for _, pool in jobs.sweep(cursor, self._settings.lease_seconds)}
+        pools = POOL_IDS | {queue.bell: queue.pool for queue in step_queues.all_of(cursor)}
+        return {bell for bell, pool in pools.items() if jobs.due(cursor, pool) or pool in swept}
 
     def housekeeping(self) -> None:
         """Partitions ahead, retention, and what has expired, in chunks."""

@@ -231,6 +231,47 @@ def test_a_claim_brings_short_messages_along_and_long_ones_are_loaded_once(datab
     assert {name for name, id_ in stored.items() if id_ in found} == {"short", "long", "redacted"}
 
 
+def test_upkeep_wants_nothing_of_a_bus_at_rest_and_each_kind_of_work_as_it_comes(database: Database) -> None:
+    kinds = ("lost", "unknown", "due", "ready", "aside", "expired", "queued")
+    with database.cursor() as cursor:
+        lane, me = open_lane(cursor, "quiet"), new_worker(cursor)
+
+        def wanted() -> set[str]:
+            found = jobs.wanted(cursor, [DELIVERY], me, 0.0)
+            return {kind for kind in kinds if getattr(found, kind)}
+
+        assert wanted() == set()
+        job = submit(cursor, lane)
+        assert wanted() == {"ready"} and jobs.wanted(cursor).ready and not jobs.wanted(cursor, [1]).ready
+        jobs.claim(cursor, DELIVERY, me, 1, 1)
+        assert wanted() == {"unknown"}
+        cursor.execute(
+            "update job set state = 's', worker_id = null, run_at = now() + interval '1 h' where id = %s", (job,)
+        )
+        assert wanted() == set() and 3590 < (jobs.wanted(cursor, [DELIVERY]).wake or 0) <= 3600
+        cursor.execute("update job set run_at = now() - interval '1 s' where id = %s", (job,))
+        assert wanted() == {"due"}
+        cursor.execute(
+            "update job set run_at = now() + interval '1 h', expires_at = now() - interval '1 s' where id = %s", (job,)
+        )
+        assert wanted() == {"expired"}
+        jobs.unblock(cursor, jobs.wanted(cursor))
+        assert wanted() == set()
+        cursor.execute("select status from delivery where id = %s", (job,))
+        assert cursor.fetchone() == ("expired",)
+        cursor.execute("update worker set beat_until = now() - interval '1 s' where id = %s", (me,))
+        assert wanted() == {"lost"}
+
+
+def test_a_row_whose_key_was_passed_by_is_made_ready_by_upkeep(database: Database) -> None:
+    with database.cursor() as cursor:
+        job = submit(cursor, open_lane(cursor, "ordered"), okey="k")
+        cursor.execute("update job set state = 'q' where id = %s", (job,))
+        wanted = jobs.wanted(cursor)
+        assert wanted.queued and not wanted.ready
+        assert jobs.unblock(cursor, wanted) == 1 and jobs.wanted(cursor).ready
+
+
 def test_work_that_costs_five_workers_their_life_ends_as_a_dead_letter(database: Database) -> None:
     with database.cursor() as cursor:
         job = submit(cursor, open_lane(cursor, "poisoned"))
@@ -239,7 +280,9 @@ def test_work_that_costs_five_workers_their_life_ends_as_a_dead_letter(database:
             assert [c.id for c in jobs.claim(cursor, DELIVERY, me, 1, 1)] == [job]
             kill(cursor, me)
             assert [swept for swept, _ in jobs.sweep(cursor, LEASE)] == [job]
-        jobs.poison(cursor)
+        wanted = jobs.wanted(cursor)
+        assert wanted.aside and not wanted.ready
+        jobs.unblock(cursor, wanted)
         cursor.execute("select status, class from delivery where id = %s", (job,))
         assert cursor.fetchone() == ("dead", "worker_lost")
         cursor.execute("select count(*) from attempt where delivery_id = %s and outcome = 'unknown'", (job,))

@@ -117,8 +117,9 @@ class Core(RuleBasedStateMachine):
             except psycopg2.Error as error:
                 assert error.pgcode == "ES002"
                 raise WorkerDeclaredDead from error
-        swept = {job for job, _ in jobs.sweep(self.cursor, LEASE)}
         lost = {job for job, holder in self.held_by.items() if holder == self.workers[worker]}
+        assert jobs.wanted(self.cursor).lost == bool(lost)
+        swept = {job for job, _ in jobs.sweep(self.cursor, LEASE)}
         assert swept == lost
         for job in lost:
             del self.held_by[job]
@@ -126,14 +127,14 @@ class Core(RuleBasedStateMachine):
 
     @rule()
     def tick(self) -> None:
-        jobs.due(self.cursor, DELIVERY)
+        wanted = jobs.wanted(self.cursor, [DELIVERY])
+        assert wanted.due == (jobs.due(self.cursor, DELIVERY) > 0)
         self.cursor.execute("select id from job where state = 'b'")
         for (job,) in self.cursor.fetchall():
             if job not in self.blocked:  # it has cost five workers their life, or somebody wanted it ended
                 self.end(job, self.wanted.get(job, "dead"))
                 self.fence.pop(job, None)
-        jobs.promote(self.cursor, jobs.poison(self.cursor))
-        jobs.promote_all(self.cursor)
+        jobs.unblock(self.cursor, jobs.wanted(self.cursor))
 
     @rule(lane=st.integers(0, 1), shut=st.booleans())
     def gate(self, lane: int, shut: bool) -> None:

@@ -106,6 +106,30 @@ create or replace function esb_due(p_pool smallint, p_limit int) returns int lan
   select count(*)::int from u
 $$;
 
+-- What of all this there is to do, so that a look costs one statement as long as there is nothing: the processes of a
+-- bus that rests look all the time, and whatever they do then delays the message that comes at that moment. p_pools:
+-- for which of them `due` and `ready` are asked (null: all there are); `unknown`: p_worker has held something for
+-- longer than p_long; `wake`: esb_wake, of a single pool. True at least where the functions above would find work.
+create or replace function esb_upkeep_wanted(p_pools smallint[], p_worker bigint default null, p_long interval default null)
+returns table (lost boolean, unknown boolean, due boolean, ready boolean, aside boolean, expired boolean, queued boolean, wake timestamptz)
+language plpgsql stable set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan as $$
+declare v_pools smallint[] := coalesce(p_pools, '{1,2,3,4,5}'::smallint[] || array(select q.pool from step_queue q));
+begin
+  return query select
+    exists (select 1 from worker w where w.dead_at is null and w.beat_until < now())
+      or exists (select 1 from job j where j.state = 'f' and (j.lease_until < now()
+                  or exists (select 1 from worker w where w.id = j.worker_id and w.dead_at is not null))),
+    exists (select 1 from job j where j.state = 'f' and j.worker_id = p_worker and j.started_at < now() - p_long),
+    exists (select 1 from unnest(v_pools) p, lateral (
+      select 1 from job j where j.pool = p and j.state = 's' and j.run_at <= now() limit 1) x),
+    exists (select 1 from unnest(v_pools) p, lateral (select 1 from job j where j.pool = p and j.state = 'r' limit 1) x),
+    exists (select 1 from job j where j.state = 'b' and j.pool in (1, 2) and (j.losses >= 5 or j.control is not null)),
+    exists (select 1 from job j where j.expires_at <= now() and j.state <> 'f' and j.pool in (1, 2)),
+    exists (select 1 from job j where j.state = 'q'),
+    case when cardinality(v_pools) = 1 then esb_wake(v_pools[1]) end;
+end $$;
+
 -- Ends what has expired before it was delivered or routed; an attempt in flight counts.
 create or replace function esb_expire(p_limit int) returns table (id uuid, lane_id int, okey text) language sql volatile set enable_seqscan = off as $$
   with own as materialized (

@@ -272,6 +272,7 @@ end $$;
 create or replace function esb_reclaim() returns int language plpgsql as $$
 declare n int;
 begin
+  if not exists (select 1 from step_queue) then return 0; end if;   -- as on most buses: nothing else is asked
   update job j set pool = 3, state = 'r', run_at = now() from execution e
    where j.pool >= 100 and j.state in ('r', 's', 'p') and j.control is null and e.id = j.id and e.deadline <= now();
   get diagnostics n = row_count;
