@@ -46,7 +46,7 @@ class Completer:
         flowing: Callable[[], bool],
         settled: Callable[[Sequence[Result]], None],
     ) -> None:
-        """`flowing`: whether results come fast enough to wait for more; `settled` is told of those that are done with."""
+        """`flowing`: whether results come fast enough to wait for more; `settled` is told of those done with."""
         self._name = name
         self._record, self._let_go, self._flowing, self._settled = record, let_go, flowing, settled
         self._results: queues.SimpleQueue[Result | None] = queues.SimpleQueue()
