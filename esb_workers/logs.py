@@ -46,14 +46,31 @@ def annotate(**fields: Any) -> None:
 def event(logger: logging.Logger, message: str, level: int = logging.INFO, **fields: Any) -> None:
     """One line with `fields` (in camelCase already) and nothing else: for lines by the thousand.
 
-    For a part of the cost of `logger.log(…, extra=…)`, which looks up its caller and sorts extras from the rest.
+    For a part of the cost of `logger.log(…, extra=…)`, which looks up its caller and sorts extras from the rest; and
+    where our handler is the only one to hear of it, without a record and what hands that on.
     """
-    if logger.isEnabledFor(level):
-        # In place of LogRecord's own making, most of which is about where in the code the call stands.
-        record = logging.LogRecord.__new__(logging.LogRecord)
-        record.__dict__ = {**_BLANK, "name": logger.name, "msg": message, "levelno": level, "created": time.time()}
-        record.levelname, record.__dict__["fields"] = logging.getLevelName(level), fields
-        logger.handle(record)
+    if not logger.isEnabledFor(level):
+        return
+    handler, created = _only_one(logger), time.time()
+    if handler is not None and handler.write_event(created, level, logger.name, message, fields):
+        return
+    # In place of LogRecord's own making, most of which is about where in the code the call stands.
+    record = logging.LogRecord.__new__(logging.LogRecord)
+    record.__dict__ = {**_BLANK, "name": logger.name, "msg": message, "levelno": level, "created": created}
+    record.levelname, record.__dict__["fields"] = logging.getLevelName(level), fields
+    logger.handle(record)
+
+
+def _only_one(logger: logging.Logger) -> LineHandler | None:
+    """Who alone would write what this logger is told, with nobody between the two who could filter it."""
+    if logger.filters:
+        return None
+    while (above := logger.parent) is not None:
+        if logger.handlers or not logger.propagate:
+            return None
+        logger = above
+    only = logger.handlers[0] if len(logger.handlers) == 1 else None
+    return only if type(only) is LineHandler and not only.filters and not only.level else None
 
 
 class _Gathered(threading.local):
@@ -80,6 +97,23 @@ class LineHandler(logging.StreamHandler[TextIO]):
                 self.handleError(record)
         return passed
 
+    def write_event(self, created: float, level: int, logger: str, message: str, fields: dict[str, Any]) -> bool:
+        """Write the line of an `event`; False for what takes a record to be written."""
+        form = self.formatter
+        if type(form) is not JsonFormatter:
+            return False
+        line = {"time": _moment(created), "level": _name(level), "logger": logger, "process": form.process}
+        try:
+            text = orjson.dumps({**line, "message": message, **fields}, default=str).decode()
+        except TypeError:
+            return False
+        lines = self._gathered.lines
+        if lines is None:
+            self._write(f"{text}{self.terminator}")
+        else:
+            lines.append(text)
+        return True
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Write this thread's lines of the block at its end, in one go."""
@@ -92,7 +126,7 @@ class LineHandler(logging.StreamHandler[TextIO]):
         finally:
             self._gathered.lines = None
             if lines:
-                self._write("".join(f"{line}{self.terminator}" for line in lines))
+                self._write(self.terminator.join([*lines, ""]))
 
     def _write(self, text: str) -> None:
         with self.lock or nullcontext():
@@ -129,7 +163,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": _moment(record),
+            "time": _moment(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "process": self.process,
@@ -149,7 +183,7 @@ class ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{key}={value}" for key, value in fields_of(record).items())
-        text = f"{_moment(record)[11:23]} {record.levelname} {record.name} {record.getMessage()}"
+        text = f"{_moment(record.created)[11:23]} {record.levelname} {record.name} {record.getMessage()}"
         text = f"{text}  {fields}" if fields else text
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
@@ -167,8 +201,13 @@ def configure(process: str, *, log_format: str = "json", level: str = "INFO", st
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
-def _moment(record: logging.LogRecord) -> str:
-    second, rest = divmod(record.created, 1)
+@lru_cache(maxsize=16)
+def _name(level: int) -> str:
+    return logging.getLevelName(level).lower()
+
+
+def _moment(created: float) -> str:
+    second, rest = divmod(created, 1)
     return f"{_second(int(second))}.{int(rest * 1000):03}Z"
 
 

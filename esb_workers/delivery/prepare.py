@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from esb_workers.delivery.plan import NO_PLAN, Plan, RouteBook
 from esb_workers.registry.instances import Directory
@@ -16,9 +16,10 @@ from esb_workers.store.engine import Database
 from esb_workers.store.jobs import Claim
 from esb_workers.store.messages import StoredMessage
 
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+
+class Prepared(NamedTuple):
     """A delivery ready to be tried. `message` is None when it is gone; payload and headers are what goes out."""
 
     claim: Claim
@@ -26,9 +27,9 @@ class Prepared:
     service: str  # the destination as the route names it: `name` or `name@RANGE`
     message: StoredMessage | None = None
     payload: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = _NONE
     plan: Plan = NO_PLAN
-    index: int | None = None  # the destination's place in its route
+    place: int | None = None  # the destination's place in its route
     others: tuple[Prepared, ...] = ()  # where it goes instead, in this order, when this destination would hold it
 
     @property
@@ -73,21 +74,21 @@ class Preparer:
         first, *others = [
             self._to(claim, message, dest, i, own) for (i, dest), own in zip(where["any"], forms, strict=True)
         ]
-        return replace(first, others=tuple(others))
+        return first._replace(others=tuple(others))
 
     def _to(
         self, claim: Claim, message: StoredMessage, service: str, index: int | None, form: tuple[str, str]
     ) -> Prepared:
         payload, headers = form
         return Prepared(
-            claim=claim,
-            destination=_destination(service),
-            service=service,
-            message=message,
-            payload=payload if message.payload is not None else None,
-            headers=_headers(headers),
-            plan=self._book.plan(claim.route_id, index, service),
-            index=index,
+            claim,
+            _destination(service),
+            service,
+            message,
+            payload if message.payload is not None else None,
+            _headers(headers),
+            self._book.plan(claim.route_id, index, service),
+            index,
         )
 
 

@@ -99,7 +99,7 @@ def _went_to(prepared: Prepared) -> dict[str, Any]:
     cursor = prepared.claim.cursor
     if not cursor or "any" not in cursor:
         return {}
-    return {"at": {"i": prepared.index, "dest": prepared.service}}
+    return {"at": {"i": prepared.place, "dest": prepared.service}}
 
 
 def _not_called(result: NotCalled) -> dict[str, Any]:

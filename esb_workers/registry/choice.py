@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from esb_workers.errors import Unavailable
 from esb_workers.registry import selection
@@ -28,8 +29,7 @@ PROBE_MARGIN = 10.0
 REPORT_AFTER = 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(NamedTuple):
     """An instance to call. `probe`: this call decides whether its circuit closes."""
 
     instance: Instance

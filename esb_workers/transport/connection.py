@@ -97,6 +97,7 @@ class Connection:
         self.reused = False
         self.idle_since = 0.0
         self._sock = sock
+        self._tls = isinstance(sock, ssl.SSLSocket)
         self._streamed = False  # the reader has been used, and may have read on
         self._wire = _Wire(sock)
         self._reader = _Reader(self._wire, _PIECE)
@@ -122,17 +123,17 @@ class Connection:
 
     def send(self, data: bytes, deadline: float) -> None:
         """Send everything. Raises TimeoutError or another OSError."""
-        rest = memoryview(data)
-        if not isinstance(self._sock, ssl.SSLSocket):
+        if not self._tls:
             # The kernel nearly always takes it all at once; a socket with a time-out is first asked whether it can.
             try:
-                rest = rest[os.write(self._sock.fileno(), rest) :]
+                sent = os.write(self._sock.fileno(), data)
             except BlockingIOError:
-                pass
-            if rest:
+                sent = 0
+            if sent < len(data):
                 self._sock.settimeout(_left(deadline))
-                self._sock.sendall(rest)  # the time-out of a plain socket's sendall is over the whole
+                self._sock.sendall(memoryview(data)[sent:])  # a plain socket's time-out is over the whole
             return
+        rest = memoryview(data)
         while rest:  # that of a TLS socket is per piece
             self._sock.settimeout(_left(deadline))
             rest = rest[self._sock.send(rest[:65536]) :]
@@ -261,7 +262,9 @@ class Pool:
         with self._lock:
             if connection.idle_since >= self._next_sweep:
                 surplus = self._sweep(connection.idle_since)
-            connections = self._idle.setdefault(connection.origin, deque())
+            connections = self._idle.get(connection.origin)
+            if connections is None:
+                connections = self._idle[connection.origin] = deque()
             if self._count < self._total and len(connections) < self._per_origin:
                 connections.append(connection)
                 self._count += 1

@@ -119,15 +119,6 @@ class HttpCaller:
         """A connection that is open, or opens at once."""
         return self._pool.take(origin) or self._connect_at_once(origin)
 
-    def send(self, call: Call, connection: Connection) -> bool:
-        """Send a call's request; False if the kept connection was closed meanwhile. Raises a CallFailed."""
-        try:
-            call.exchange.send(connection)
-        except _Stale:
-            self._pool.forget(call.origin)
-            return False
-        return True
-
     def end(self, call: Call, connection: Connection) -> Response:
         """Wait for the answer to what was sent. Raises a CallFailed."""
         resent = False
@@ -138,16 +129,16 @@ class HttpCaller:
             resent = True
         return _response(raw, content, call.started, truncated=truncated, resent=resent)
 
-    def take(self, call: Call, connection: Connection) -> tuple[Response | None, bool]:
-        """The answer to what was sent, if all of it is there and plain; else None, and whether more may make it so.
+    def keep(self, connection: Connection, *, usable: bool) -> None:
+        """Have a connection whose call has ended for the next one, if it can serve one."""
+        _done_with(connection, self._pool, keep=usable)
 
-        Raises OSError or OverBudget for a connection that `end` will not fare better with.
-        """
-        found, more = call.exchange.take(connection, self._pool)
-        return None if found is None else _response(found, found.body, call.started), more
+    def forget(self, origin: Origin) -> None:
+        """The peer was restarted: its other connections are gone too."""
+        self._pool.forget(origin)
 
     def _again(self, exchange: _Exchange, origin: Origin) -> tuple[Answer | Whole, bytes, bool]:
-        self._pool.forget(origin)  # the peer was restarted: its other connections are gone too
+        self.forget(origin)
         try:
             return exchange.run(self._connect(origin, exchange.deadline), self._pool)
         except CallFailed as error:
@@ -229,7 +220,12 @@ class Call:
             return False
         self.exchange.deadline = self.started + self.exchange.seconds
         self.connection = connection
-        return self.caller.send(self, connection)
+        try:
+            self.exchange.send(connection)
+        except _Stale:
+            self.caller.forget(self.origin)
+            return False
+        return True
 
     def fileno(self) -> int:
         """The socket's."""
@@ -237,12 +233,17 @@ class Call:
         return self.connection.fileno()
 
     def receive(self) -> None:
-        """Take in what has come, without waiting."""
-        assert self.connection is not None
+        """Take in what has come, without waiting. What is no plain answer is read by who waits for it."""
+        connection, exchange = self.connection, self.exchange
+        assert connection is not None
         try:
-            self.answer, self.partial = self.caller.take(self, self.connection)
+            found, self.partial = connection.read_whole(exchange.method, exchange.max_body, wait=False)
         except (OSError, OverBudget):
             self.partial = False  # whoever waits for it is told
+            return
+        if found is not None:
+            self.caller.keep(connection, usable=not found.will_close)
+            self.answer = _response(found, found.body, self.started)
 
     def result(self) -> Response:
         """The answer, waited for if need be. Raises a CallFailed."""
@@ -270,8 +271,10 @@ class _Exchange:
         """Send the request; the connection is closed when that fails."""
         try:
             connection.start(self.deadline, 2 * self.max_body + HEAD_BUDGET)
-            self._send(connection)
+            connection.send(self.data, self.deadline)
         except BaseException as error:
+            if isinstance(error, (BrokenPipeError, ConnectionResetError)) and not connection.reused:
+                return  # a peer that refuses a large body answers and hangs up without reading it all: that counts
             connection.close()
             if isinstance(error, TimeoutError):
                 raise Timeout from error
@@ -319,21 +322,6 @@ class _Exchange:
             found, more = connection.read_whole(self.method, self.max_body)
             if not more:
                 return found
-
-    def take(self, connection: Connection, pool: Pool) -> tuple[Whole | None, bool]:
-        """The answer, if it is there whole and plain; else None, and whether more may make it so."""
-        found, more = connection.read_whole(self.method, self.max_body, wait=False)
-        if found is not None:
-            _done_with(connection, pool, keep=not found.will_close)
-        return found, more
-
-    def _send(self, connection: Connection) -> None:
-        try:
-            connection.send(self.data, self.deadline)
-        except (BrokenPipeError, ConnectionResetError):
-            # A peer that refuses a large body answers and hangs up without reading it all: its answer counts.
-            if connection.reused:
-                raise
 
 
 def _lost(connection: Connection) -> Exception:
