@@ -29,7 +29,7 @@ def build(prepared: Prepared, message: StoredMessage, payload: str, instance: In
     """The request for one attempt at `now` (seconds since the epoch). Raises ExpressionError for a bad path."""
     check = (prepared.claim.cursor or {}).get("check")
     data = payload if check is None else json.dumps({"dataref": check["url"], "bytes": check["bytes"]})
-    said = _said(prepared, message)
+    said = _said(prepared, message, message.source)
     dataref = _dataref(prepared.headers) if check is None else check["url"]
     content, body = cloudevents.encode(_event(said, data, dataref), instance.format)
     signed = signing.headers(instance.keys(now), said.delivery_id, int(now), body)
@@ -51,18 +51,19 @@ def letter(prepared: Prepared, message: StoredMessage, payload: str, instance: I
     elsewhere = (prepared.claim.cursor or {}).get("check") is not None
     if elsewhere or not payload or instance.format == "structured" or (path is not None and not path.is_static):
         return None
-    said, headers = _said(prepared, message), prepared.headers
-    if not cloudevents.is_plain(f"{said.id}{said.type}{said.correlation_id}{said.trace}{said.partition_key}"):
-        return None
-    letterhead = _letterhead(instance, prepared.plan, tuple(headers), bool(said.partition_key), said.expiry is not None)
+    said = _said(prepared, message, cloudevents.uri_header(message.source))
+    passing: Iterable[str] = prepared.headers.values()
+    as_they_are = (said.id, said.type, said.correlation_id, said.trace, said.partition_key or "")
+    if not cloudevents.is_plain("".join([*as_they_are, *passing])):
+        if not cloudevents.is_plain("".join(as_they_are)):
+            return None
+        passing = map(cloudevents.encode_value, passing)
+    names = tuple(prepared.headers)
+    letterhead = _letterhead(instance, prepared.plan, names, bool(said.partition_key), said.expiry is not None)
     if letterhead is None:
         return None
-    said = said._replace(source=cloudevents.uri_header(said.source))
     body, at = payload.encode(), int(now)
     signature = signing.sign(instance.keys(now), said.delivery_id, at, body)
-    passing: Iterable[str] = headers.values()
-    if not cloudevents.is_plain("".join(passing)):
-        passing = map(cloudevents.encode_value, passing)
     return letterhead.letter((*said, str(at), signature, *passing), body)
 
 
@@ -103,16 +104,16 @@ def _letterhead(
     return Letterhead(plan.method or instance.method, instance.url(path), merged.items())
 
 
-def _said(prepared: Prepared, message: StoredMessage) -> _Said:
+def _said(prepared: Prepared, message: StoredMessage, source: str) -> _Said:
     delivery_id = prepared.claim.id
     return _Said(
         _event_id(prepared, message),
-        message.source,
+        source,
         message.type,
-        to_wire(message.created_at) or "",
+        _when(message.created_at) or "",
         message.correlation_id,
         message.ordering_key,
-        to_wire(message.expires_at),
+        None if message.expires_at is None else to_wire(message.expires_at),
         message.traceparent or traceparent(message.id, delivery_id),
         delivery_id,
     )
@@ -142,11 +143,14 @@ def _beside_the_event(said: _Said) -> cloudevents.Pairs:
     ]
 
 
+#: What was accepted together, as a batch is, was accepted at the same moment.
+_when = lru_cache(maxsize=64)(to_wire)
+
+
 def _event_id(prepared: Prepared, message: StoredMessage) -> str:
     """The caller's own id of the message, else ours; of a part of a split message, with its index."""
-    index = (prepared.claim.cursor or {}).get("index")
-    base = message.external_id or message.id
-    return base if index is None else f"{base}-{index}"
+    base, cursor = message.external_id or message.id, prepared.claim.cursor
+    return f"{base}-{cursor['index']}" if cursor and cursor.get("index") is not None else base
 
 
 def _dataref(headers: Mapping[str, str]) -> str | None:
