@@ -13,11 +13,11 @@ declare v_inserted int; v_now jsonb := (select jsonb_object_agg(v.topic, v.n) fr
 begin
   return query
   with r as materialized (
-    select r.*, r."to" is not null and coalesce(v_now @> r.matched, false) as direct
+    select r.*, r."to" is not null and coalesce(v_now @> r.matched::jsonb, false) as direct
       from json_to_recordset(p_rows) as r(i int, id uuid, lane int, client uuid, ext text, source text, type text,
         corr text, okey text, prio smallint, at timestamptz, exp timestamptz, reply text, trace text, headers text,
-        payload text, scope text, hash text, replay_of uuid, known jsonb, matched jsonb, again boolean, "to" json)
-     where coalesce(v_now @> r.known, v_fresh, true) and coalesce(not r.again or v_now @> r.matched, true)),
+        payload text, scope text, hash text, replay_of uuid, known json, matched json, again boolean, "to" json)
+     where coalesce(v_now @> r.known::jsonb, v_fresh, true) and coalesce(not r.again or v_now @> r.matched::jsonb, true)),
   k as (
     insert into idempotency as d (scope, key, hash, resource_id, status, expires_at)
     select distinct on (r.scope, r.ext) r.scope, r.ext, decode(r.hash, 'hex'), r.id, 202, now() + interval '30 days'
@@ -38,8 +38,8 @@ begin
       from fresh f where not f.direct order by f.i),
   d as (
     insert into job (id, pool, lane_id, route_id, run_at, message_id, cursor)
-    select d.id, 2, d.lane, d.route, now() - make_interval(secs => 30 * d.prio), f.id, d.cursor
-      from fresh f, rows from (json_to_recordset(f."to") as (id uuid, lane int, route uuid, prio int, cursor jsonb))
+    select d.id, 2, d.lane, d.route, now() - make_interval(secs => 30 * d.prio), f.id, d.cursor::jsonb
+      from fresh f, rows from (json_to_recordset(f."to") as (id uuid, lane int, route uuid, prio int, cursor json))
            with ordinality as d(id, lane, route, prio, cursor, ord)
      where f.direct order by f.i, d.ord)
   select f.i, 'accepted', f.id, f.direct from fresh f;
@@ -51,14 +51,14 @@ begin
   end if;
   if v_inserted < json_array_length(p_rows) then
     return query
-    select r.i, case when coalesce(v_now @> r.known, v_fresh) then 'moved' else 'stale' end, r.id, false
-      from json_to_recordset(p_rows) as r(i int, id uuid, known jsonb, matched jsonb, again boolean)
-     where not coalesce(v_now @> r.known, v_fresh) or (r.again and not v_now @> r.matched);
+    select r.i, case when coalesce(v_now @> r.known::jsonb, v_fresh) then 'moved' else 'stale' end, r.id, false
+      from json_to_recordset(p_rows) as r(i int, id uuid, known json, matched json, again boolean)
+     where not coalesce(v_now @> r.known::jsonb, v_fresh) or (r.again and not v_now @> r.matched::jsonb);
     -- A statement of its own, so a snapshot of its own: it sees the twin whose commit the insert above waited for.
     return query
     select r.i, case when d.hash = decode(r.hash, 'hex') then 'duplicate' else 'conflict' end, d.resource_id, false
-      from json_to_recordset(p_rows) as r(i int, id uuid, ext text, scope text, hash text, known jsonb, matched jsonb, again boolean)
+      from json_to_recordset(p_rows) as r(i int, id uuid, ext text, scope text, hash text, known json, matched json, again boolean)
       join idempotency d on d.scope = r.scope and d.key = r.ext
-     where d.resource_id <> r.id and coalesce(v_now @> r.known, v_fresh, true) and coalesce(not r.again or v_now @> r.matched, true);
+     where d.resource_id <> r.id and coalesce(v_now @> r.known::jsonb, v_fresh, true) and coalesce(not r.again or v_now @> r.matched::jsonb, true);
   end if;
 end $$;
