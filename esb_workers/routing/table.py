@@ -72,23 +72,27 @@ class RoutingTable:
     def _index_of(self, route: Route) -> RouteIndex:
         return self._default if route.default else self._plain
 
-    def match(self, message: Message, now: datetime) -> list[Match]:
+    def match(self, message: Message, now: datetime, variables: Variables | None = None) -> list[Match]:
         """The routes that take `message`, higher priority first, each with its destinations.
 
         A route with `stopOnMatch` that takes it is the last. Default routes are asked when no other took it.
+        `variables`: those of `message`, where the caller has made them already.
         """
-        return self.match_among(self.candidates(message), message, now)
+        return self.match_among(self.candidates(message), message, now, variables)
 
     def candidates(self, message: Message) -> Candidates:
         """The routes worth asking whether they take `message`; no other would."""
         event = ready(message)
         return Candidates(self._plain.candidates(event), self._default.candidates(event), event)
 
-    def match_among(self, candidates: Candidates, message: Message, now: datetime) -> list[Match]:
+    def match_among(
+        self, candidates: Candidates, message: Message, now: datetime, variables: Variables | None = None
+    ) -> list[Match]:
         """The same, of the candidates for `message`."""
         if not candidates.plain and not candidates.default:
             return []
-        variables = matching.variables_of(message, now)
+        if variables is None:
+            variables = matching.variables_of(message, now)
         taken = list(self._take(candidates.plain, candidates.event, variables))
         return taken or list(self._take(candidates.default, candidates.event, variables))
 

@@ -127,7 +127,7 @@ class Routing:
         message = as_json(stored)
         table = self._book.at(claim.rev)
         variables = matching.variables_of(message, now)
-        matches = table.match(message, now) if claim.cursor is None else self._rest(claim, variables)
+        matches = table.match(message, now, variables) if claim.cursor is None else self._rest(claim, variables)
         if not matches:
             return _end("unroutable", NO_ROUTE)
         rows = [row for match in matches for row in self._maker.rows(stored, message, variables, match)]

@@ -48,9 +48,12 @@ class Conditions:
         """Whether `event`, a JSON object, matches."""
         found = self._paths.find(ready(event))
         try:
-            return any(_holds(fields, found) for fields in self._combinations)
+            for fields in self._combinations:
+                if _holds(fields, found):
+                    return True
         except TooIntricate:
-            return False
+            pass
+        return False
 
     def explain(self, event: Mapping[str, Any]) -> list[str]:
         """Why `event` does not match, one line a clause; empty when it does."""

@@ -34,9 +34,15 @@ def ready(event: Mapping[str, Any]) -> Event:
     if isinstance(event, Event):
         return event
     made = Event(event)
-    for name in [name for name in event if name[:6] == "header" and name.partition(".")[0] in HEADER_ROOTS]:
-        made[normal_path(name)] = _lower(made.pop(name))
+    for name, path in _headers(tuple(event)):
+        made[path] = _lower(made.pop(name))
     return made
+
+
+@lru_cache(maxsize=64)
+def _headers(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Which keys of an event are about its headers, each with its path. Messages all have the same keys."""
+    return [(name, normal_path(name)) for name in names if name.partition(".")[0] in HEADER_ROOTS]
 
 
 class Paths:
@@ -80,14 +86,14 @@ class _Node:
 
 def _visit(value: Any, node: _Node, membership: Membership, found: dict[str, list[Found]]) -> None:
     if isinstance(value, dict):
-        if len(node.keys) <= len(value):
-            for key in node.keys:
-                if key in value:
-                    _visit(value[key], node.child(key), membership, found)
-        else:
-            for key, child in value.items():
-                if key in node.keys:
-                    _visit(child, node.child(key), membership, found)
+        few, many = (node.keys, value) if len(node.keys) <= len(value) else (value, node.keys)
+        for key in few:
+            if key in many:
+                child, below = value[key], node.children.get(key) or node.child(key)
+                if isinstance(child, (dict, list)):
+                    _visit(child, below, membership, found)
+                elif below.leaf:  # most are: not worth a call
+                    found.setdefault(below.leaf, []).append(Found(child, membership))
     elif isinstance(value, list):
         for index, item in enumerate(value):
             # A scalar is not pinned to its place: two of one list may serve two fields, as at AWS.
@@ -100,5 +106,5 @@ def _visit(value: Any, node: _Node, membership: Membership, found: dict[str, lis
 def _lower(value: Any) -> Any:
     """`value` with the keys of all its objects in lower case."""
     if isinstance(value, dict):
-        return {name.lower(): _lower(child) for name, child in value.items()}
+        return {name.lower(): child if type(child) is str else _lower(child) for name, child in value.items()}
     return [_lower(item) for item in value] if isinstance(value, list) else value
