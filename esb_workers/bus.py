@@ -27,7 +27,7 @@ from esb_workers.store.engine import Cursor, Database, StaleRevision
 from esb_workers.store.group import Group
 from esb_workers.store.ids import new_id
 from esb_workers.store.jobs import Key
-from esb_workers.store.messages import Accepted
+from esb_workers.store.messages import DEFAULT_PRIORITY, Accepted
 from esb_workers.store.replays import DeadLetterFilter
 from esb_workers.store.revision import Known
 from esb_workers.upkeep import bulk as bulk_steps
@@ -36,14 +36,24 @@ from esb_workers.upkeep import replays as replay_steps
 ROUTING = 1
 #: A row of esb_accept.
 Row = dict[str, object]
-#: Of a message that names none.
-DEFAULT_PRIORITY: Final = 5
 #: Larger payloads (characters) are not looked into while their sender waits.
 MAX_DIRECT: Final = 1 << 16
 #: How long a message waits until a change of routes has been read, seconds; later ones find it read.
 RENEWAL: Final = 0.025
 #: The routing lane of the operator's messages; a client's is named by its id.
 OPERATOR = "operator"
+#: A row's fields that are simply a message's, by what they are called there.
+_FIELDS: Final = {
+    "client": "client_id", "source": "source", "type": "message_type", "corr": "correlation_id", "headers": "headers",
+    "prio": "priority", "okey": "ordering_key", "reply": "reply_to", "trace": "traceparent", "replay_of": "replay_of",
+    "to": "deliveries", "matched": "matched", "warning": "warning",
+}  # fmt: skip
+#: What a message's field decides, of that which the messages of a batch mostly have in common.
+_DECIDED: Final = {
+    "judged": ("known",), "client_id": ("client", "lane"), "source": ("source",), "message_type": ("type",),
+    "correlation_id": ("corr",), "headers": ("headers",), "priority": ("prio",),
+}  # fmt: skip
+_NOTHING: Final[Row] = {}
 
 
 @dataclass(slots=True)
@@ -171,8 +181,9 @@ class Bus:
 
     def publish_in(self, cursor: Cursor, new: Sequence[NewMessage], known: Known | None) -> list[Accepted]:
         """The same inside the caller's transaction; call `committed` after its commit."""
-        rows = [self._row(i, message, known) for i, message in enumerate(new)]
-        outcomes = {o.i: o for o in messages.accept(cursor, rows)}
+        alike = self._alike(new, known) if len(new) > 1 else {}
+        rows = [self._row(i, message, known, alike) for i, message in enumerate(new)]
+        outcomes = {o.i: o for o in messages.accept(cursor, rows, alike)}
         drill.crash_point(drill.AFTER_INSERT)
         return [outcomes[i] for i in range(len(rows))]
 
@@ -323,31 +334,20 @@ class Bus:
             self.ringer.ring("routing")
             self.ringer.ring("delivery")
 
-    def _row(self, i: int, m: NewMessage, known: Known | None) -> Row:
-        row: Row = {
-            "i": i,
-            "id": m.id or new_id(),
-            "lane": self._lane(m.client_id or OPERATOR),
-            "source": m.source,
-            "type": m.message_type,
-            "corr": m.correlation_id,
-            "headers": m.headers,
-            "payload": m.payload,
-        }
-        for name, value in (
-            ("client", m.client_id),
-            ("okey", m.ordering_key),
-            ("prio", m.priority),
-            ("reply", m.reply_to),
-            ("trace", m.traceparent),
-            ("replay_of", m.replay_of),
-            ("to", m.deliveries),
-            ("matched", m.matched),
-            ("warning", m.warning),
-        ):
-            if value is not None:
+    def _alike(self, new: Sequence[NewMessage], known: Known | None) -> Row:
+        """What all these messages have in common, as fields of a row: it is said and looked at once."""
+        first = self._row(0, new[0], known)
+        shared = [field for field in _DECIDED if len({getattr(message, field) for message in new}) == 1]
+        return {name: first[name] for field in shared for name in _DECIDED[field] if name in first}
+
+    def _row(self, i: int, m: NewMessage, known: Known | None, alike: Row = _NOTHING) -> Row:
+        row: Row = {"i": i, "id": m.id or new_id(), "payload": m.payload}
+        if "lane" not in alike:
+            row["lane"] = self._lane(m.client_id or OPERATOR)
+        for name, field in _FIELDS.items():
+            if name not in alike and (value := getattr(m, field)) is not None:
                 row[name] = value
-        if known or m.judged is not None:
+        if (known or m.judged is not None) and "known" not in alike:
             row["known"] = (known or {}) if m.judged is None else {**(known or {}), catalogue.TOPIC: m.judged}
         if m.message_id is not None:
             row["ext"] = m.message_id

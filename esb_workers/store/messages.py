@@ -10,6 +10,10 @@ from esb_workers.store.json import dumps
 
 STALE: Final = "stale"
 MOVED: Final = "moved"
+#: Of a message that names none.
+DEFAULT_PRIORITY: Final = 5
+#: What the messages of a batch mostly have in common, in the order of esb_accept's parameters.
+ALIKE: Final = ("known", "lane", "client", "source", "type", "corr", "headers", "prio")
 
 
 class Accepted(NamedTuple):
@@ -45,30 +49,40 @@ class StoredMessage(NamedTuple):
     created_at: Any
 
 
-def accept_each(cursor: Cursor, rows: Sequence[Mapping[str, Any]]) -> list[Accepted]:
+def accept_each(
+    cursor: Cursor, rows: Sequence[Mapping[str, Any]], alike: Mapping[str, Any] | None = None
+) -> list[Accepted]:
     """Store messages and their jobs in one statement, each that is not stale; see esb_accept for a row's fields.
 
-    What the catalogue found in the payload of one that is accepted all the same is the row's `warning`.
+    What the catalogue found in the payload of one that is accepted all the same is the row's `warning`. `alike`: fields
+    among ALIKE that rows without them share.
     """
     warnings = [{"id": row["id"], **row["warning"]} for row in rows if "warning" in row]
+    shared = alike or {}
     known = rows[0].get("known") if len(rows) > 1 else None
-    if known and all(row.get("known") == known for row in rows):  # as in a batch: said and looked at once
-        rows = [{**row, "known": None} for row in rows]
-    else:
-        known = None
+    if known and all(row.get("known") == known for row in rows):  # as mostly in a group of single ones
+        rows, shared = [{**row, "known": None} for row in rows], {**shared, "known": known}
     cursor.execute(
-        "select i, outcome, id, direct from esb_accept(%s::json, %s::json, %s::jsonb)",
-        (dumps(rows), dumps(warnings) if warnings else None, dumps(known) if known else None),
+        "select i, outcome, id, direct from esb_accept(%s::json, %s::json, %s::jsonb, %s, %s, %s, %s, %s, %s, %s,"
+        " %s::smallint)",
+        (
+            dumps(rows),
+            dumps(warnings) if warnings else None,
+            dumps(shared["known"]) if "known" in shared else None,
+            len(rows),
+            *(shared.get(name) for name in ALIKE[1:-1]),
+            shared.get("prio", DEFAULT_PRIORITY),
+        ),
     )
     return [Accepted(*row) for row in cursor.fetchall()]
 
 
-def accept(cursor: Cursor, rows: Sequence[Mapping[str, Any]]) -> list[Accepted]:
+def accept(cursor: Cursor, rows: Sequence[Mapping[str, Any]], alike: Mapping[str, Any] | None = None) -> list[Accepted]:
     """The same, all or none: to be called inside a transaction if there are several.
 
     Raises StaleRevision if what one of them was decided by has changed.
     """
-    outcomes = accept_each(cursor, rows)
+    outcomes = accept_each(cursor, rows, alike)
     if any(outcome.outcome == STALE for outcome in outcomes):
         raise StaleRevision
     return outcomes

@@ -6,8 +6,12 @@
 -- A row that was routed already (`to`: its deliveries, as esb_routed takes them) gets these in place of a job of the
 -- routing pool, and is `direct`. If what it was `matched` with has moved meanwhile it is routed by the pool; or it is
 -- 'moved', and not stored, where its caller would rather match it `again`. p_warnings is what was found in payloads of
--- rows that are accepted all the same; p_known is `known` of the rows that have none of their own.
-create or replace function esb_accept(p_rows json, p_warnings json default null, p_known jsonb default null)
+-- rows that are accepted all the same. The last seven are what rows say that do not say it themselves, as all of a batch
+-- do: what is said once is read once. p_n: how many rows there are.
+drop function if exists esb_accept(json, json, jsonb);   -- it took less
+create or replace function esb_accept(p_rows json, p_warnings json default null, p_known jsonb default null, p_n int default null,
+  p_lane int default null, p_client uuid default null, p_source text default null, p_type text default null,
+  p_corr text default null, p_headers text default null, p_prio smallint default 5::smallint)
 returns table (i int, outcome text, id uuid, direct boolean) language plpgsql as $$
 declare v_inserted int; v_now jsonb := (select jsonb_object_agg(v.topic, v.n) from revision v); v_fresh boolean := v_now @> p_known;
 begin
@@ -29,12 +33,12 @@ begin
   m as (
     insert into message (id, client_id, external_id, source, type, correlation_id, ordering_key, priority, deliver_at,
                          expires_at, reply_to, traceparent, headers, payload, replay_of)
-    select f.id, f.client, f.ext, f.source, f.type, f.corr, f.okey, coalesce(f.prio, 5::smallint), f.at, f.exp, f.reply, f.trace,
-           f.headers, f.payload, f.replay_of from fresh f),
+    select f.id, coalesce(f.client, p_client), f.ext, coalesce(f.source, p_source), coalesce(f.type, p_type), coalesce(f.corr, p_corr),
+           f.okey, coalesce(f.prio, p_prio), f.at, f.exp, f.reply, f.trace, coalesce(f.headers, p_headers), f.payload, f.replay_of from fresh f),
   j as (
     insert into job (id, pool, lane_id, okey, state, run_at, message_id, expires_at)
-    select f.id, 1, f.lane, f.okey, case when f.okey is not null then 'q' when f.at > now() then 's' else 'r' end::"char",
-           case when f.at > now() then f.at else now() - make_interval(secs => 30 * coalesce(f.prio, 5)) end, f.id, f.exp
+    select f.id, 1, coalesce(f.lane, p_lane), f.okey, case when f.okey is not null then 'q' when f.at > now() then 's' else 'r' end::"char",
+           case when f.at > now() then f.at else now() - make_interval(secs => 30 * coalesce(f.prio, p_prio)) end, f.id, f.exp
       from fresh f where not f.direct order by f.i),
   d as (
     insert into job (id, pool, lane_id, route_id, run_at, message_id, cursor)
@@ -49,7 +53,7 @@ begin
     select w.id, w.type, w.version, w.faults from json_to_recordset(p_warnings) as w(id uuid, type text, version int, faults jsonb)
      where exists (select 1 from message m where m.id = w.id);   -- not of a repeat, which is not stored
   end if;
-  if v_inserted < json_array_length(p_rows) then
+  if v_inserted < coalesce(p_n, json_array_length(p_rows)) then
     return query
     select r.i, case when coalesce(v_now @> r.known::jsonb, v_fresh) then 'moved' else 'stale' end, r.id, false
       from json_to_recordset(p_rows) as r(i int, id uuid, known json, matched json, again boolean)
