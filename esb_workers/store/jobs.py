@@ -113,9 +113,29 @@ def messages_of(database: Database, claims: Sequence[Claim]) -> dict[str, Stored
 def routed(cursor: Cursor, worker: int, results: Sequence[Mapping[str, Any]]) -> Done:
     """Record what routing made of messages: {id, attempt, to: its deliveries, end: {status, reason} or none}; see esb_routed."""
     own = [{"id": result["id"], "attempt": result["attempt"], **result.get("end", {})} for result in results]
-    made = [{"m": result["id"], **row} for result in results for row in result["to"]]
-    cursor.execute("select * from esb_routed(%s, %s::json, %s::json)", (worker, dumps(own), dumps(made)))
+    made = [(result["id"], row) for result in results for row in result["to"]]
+    alike = _alike([row for _, row in made])
+    rows = [{"m": message, **{name: row[name] for name in row if name not in alike}} for message, row in made]
+    cursor.execute(
+        "select * from esb_routed(%s, %s::json, %s::json, %s, %s, %s, %s::jsonb)",
+        (
+            worker,
+            dumps(own),
+            dumps(rows),
+            alike.get("lane"),
+            alike.get("route"),
+            alike.get("prio", messages.DEFAULT_PRIORITY),
+            dumps(alike["cursor"]) if "cursor" in alike else None,
+        ),
+    )
     return done_of(cursor)
+
+
+def _alike(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all deliveries of a statement have in common: it is said once."""
+    first = rows[0] if len(rows) > 1 else {}
+    wanted = {name: first[name] for name in ("lane", "route", "prio", "cursor") if first.get(name) is not None}
+    return {name: value for name, value in wanted.items() if all(row.get(name) == value for row in rows)}
 
 
 def done(cursor: Cursor, worker: int, results: Sequence[Mapping[str, Any]]) -> Done:

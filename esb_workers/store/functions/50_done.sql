@@ -1,10 +1,13 @@
 -- What routing made of messages. p_own = [{id, attempt, status, reason}]: with a status, how a message ended without any
 -- delivery. p_to = [{m, id, lane, route, okey, prio, cursor, status, class, detail, payload, headers}]: deliveries to make
--- of message m (with a status, forbidden or dead: made and ended at once; payload: the transformed form). Answers the
--- rows that were still ours, with the keys to promote; the others were superseded.
+-- of message m (with a status, forbidden or dead: made and ended at once; payload: the transformed form). The last four
+-- are what deliveries say that do not say it themselves, as all do that one route sends to one destination: what is said
+-- once is read once. Answers the rows that were still ours, with the keys to promote; the others were superseded.
 -- `= any(array[…])`: what is to be an index scan for each row, in order of id, and never a hash join over the table.
 -- Here and below what is to be jsonb is read as json and cast: a column of type jsonb costs json_to_recordset six times that.
-create or replace function esb_routed(p_worker bigint, p_own json, p_to json)
+drop function if exists esb_routed(bigint, json, json);   -- it took less
+create or replace function esb_routed(p_worker bigint, p_own json, p_to json, p_lane int default null, p_route uuid default null,
+  p_prio int default 5, p_cursor jsonb default null)
 returns table (id uuid, lane_id int, okey text) language plpgsql volatile
 set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan as $$
 begin
@@ -14,7 +17,8 @@ begin
     delete from job j using x where j.id = any(array[x.id]) and j.attempt = x.attempt and j.worker_id = p_worker
     returning j.id, j.seq, j.lane_id, j.okey, j.expires_at, j.control, x.status, x.reason),
   made as materialized (
-    select d.id, d.lane, d.route, d.okey, d.prio, d.cursor::jsonb as cursor, d.status, d.class, d.detail::jsonb as detail, d.payload, d.headers,
+    select d.id, coalesce(d.lane, p_lane) as lane, coalesce(d.route, p_route) as route, d.okey, coalesce(d.prio, p_prio) as prio,
+           coalesce(d.cursor::jsonb, p_cursor) as cursor, d.status, d.class, d.detail::jsonb as detail, d.payload, d.headers,
            d.ord, own.id message_id, own.seq, own.expires_at
       from rows from (json_to_recordset(p_to)
         as (m uuid, id uuid, lane int, route uuid, okey text, prio int, cursor json, status text, class text, detail json, payload text, headers text))
@@ -23,7 +27,7 @@ begin
   ins as (
     insert into job (id, pool, lane_id, route_id, okey, state, run_at, message_id, expires_at, cursor)
     select d.id, 2, d.lane, d.route, d.okey, case when d.okey is null then 'r' else 'q' end::"char",
-           now() - make_interval(secs => 30 * coalesce(d.prio, 5)), d.message_id, d.expires_at, d.cursor
+           now() - make_interval(secs => 30 * d.prio), d.message_id, d.expires_at, d.cursor
       from made d where d.status is null order by d.seq, d.ord),
   ended as (
     insert into delivery (id, message_id, route_id, lane_id, status, attempts, class, cursor, last, created_at)
