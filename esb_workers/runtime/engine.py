@@ -25,7 +25,7 @@ from typing import Final
 from esb_workers import drill
 from esb_workers.errors import Unavailable, WorkerDeclaredDead
 from esb_workers.queues import POOL_IDS, PoolName
-from esb_workers.runtime.pace import STEADY, STEADY_SPAN, Pace
+from esb_workers.runtime.looks import Looks
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.runtime.teller import CHANNELS
 from esb_workers.settings import Settings
@@ -54,20 +54,6 @@ SUSPECT: Final = 2
 SUSPECT_PAUSE: Final = 0.2
 #: What is in flight under this process's name for longer, and unknown to it, is given back, seconds.
 UNKNOWN_AFTER: Final = 7.0
-#: Bells that are held keep Celery from hearing others, and for a moment after, too. For this long after its last row
-#: or its last bell the pump looks by itself, this often, seconds: an empty look costs less than a bell.
-ATTENTIVE: Final = 0.25
-LOOK_AGAIN: Final = 0.004
-#: In a steady flow it looks so often for each row, at least so many seconds apart, and holds its bells: nobody sends
-#: one, and nobody waits for one.
-LOOKS: Final = 6
-LOOK_AT_MOST: Final = 0.0008
-#: While it is told of rows, it looks by itself no more than LOOK_AGAIN says; for so long after the last word, seconds.
-TOLD_FOR: Final = 0.1
-#: After a flood that rate is long in falling. Nobody looks again before this part of the time since the last row, or
-#: this many seconds if that is less.
-PATIENCE: Final = 0.125
-LONGEST_LOOK: Final = 0.05
 #: Of what a process has done, what it adds to the figures of all with its heartbeat.
 TOLD: Final = ("claimed", "recorded", "superseded")
 #: A bell is answered for at most this long, seconds: a drain never blocks a Celery thread for good. Long, for in a
@@ -119,13 +105,8 @@ class Engine(ABC):
         self._next_timer = math.inf  # monotonic moment of the next known timer
         self._timers_changed = True
         self._after: defaultdict[str, int] = defaultdict(int)  # the lane whose turn was last, by kind of claim
-        self._pace = Pace()
-        # Of messages alone: runs are waked by those who wait for them, and looks would compete with their steps.
-        self._flow = Pace(STEADY_SPAN, STEADY if pool in CHANNELS else math.inf)
+        self._looks = Looks(messages=pool in CHANNELS, asleep=settings.sweep_seconds * UNCALLED)
         self._listener = Listener(database, CHANNELS[pool], self._told_of_rows) if pool in CHANNELS else None
-        self._told_until = 0.0  # monotonic moment until which rows are expected to be told of
-        self._attentive_until = 0.0  # monotonic
-        self._last_row = 0.0  # monotonic moment of the last claim that brought any
         self._threads: list[threading.Thread] = []
         self._held: dict[Held, None] = {}  # claimed here, and not recorded or given up yet
         self._suspect: Held | None = None  # the one that is under way, or was the last
@@ -186,7 +167,7 @@ class Engine(ABC):
         self._poked.set()
 
     def _told_of_rows(self, _: str) -> None:
-        self._told_until = time.monotonic() + TOLD_FOR
+        self._looks.told(time.monotonic())
         self._poked.set()
 
     def drain(self) -> None:
@@ -287,19 +268,18 @@ class Engine(ABC):
         """Claim and start what can be started now; False when there was nothing to claim."""
 
     def _loaded(self) -> bool:
-        return self._pace.loaded(time.monotonic())
+        return self._looks.loaded(time.monotonic())
 
     def _flowing(self) -> bool:
         """Whether rows come steadily, if not fast."""
         now = time.monotonic()
-        return self._pace.loaded(now) or self._flow.loaded(now)
+        return self._looks.loaded(now) or self._looks.steady(now)
 
     def _rest(self) -> None:
         """Sleep until a bell, the next timer, or the next poll. Under load, look again at once: without a bell."""
         if self._loaded():
             return
-        steady = self._flow.loaded(time.monotonic())
-        if not steady:
+        if not self._looks.steady(time.monotonic()):
             with self._idle:
                 self._idle_count += 1
                 self._idle.notify_all()
@@ -310,15 +290,7 @@ class Engine(ABC):
                 self._know_timers(cursor)
         # A row that is due but behind a closed gate, or in another's hands, must not become a busy loop.
         now = time.monotonic()
-        if steady:
-            silence = min((now - self._last_row) * PATIENCE, LONGEST_LOOK)
-            longest = max(1 / (self._flow.rate(now) * LOOKS), LOOK_AT_MOST, silence)
-            if now < self._told_until:
-                longest = max(longest, LOOK_AGAIN)
-            self._attentive_until = now + ATTENTIVE
-        else:
-            longest = LOOK_AGAIN if now < self._attentive_until else self.settings.sweep_seconds * UNCALLED
-        self._poked.wait(min(longest, max(self._next_timer - now, 0.005)))
+        self._poked.wait(min(self._looks.rest(now), max(self._next_timer - now, 0.005)))
 
     def _make_due(self) -> None:
         """Make timers ready: when the next known one is due, and now and then for those that others have set."""
@@ -361,10 +333,7 @@ class Engine(ABC):
                 return []
             claims = self._with_one_suspect(cursor, worker, claims)
         if claims:
-            now = time.monotonic()
-            self._pace.note(len(claims), now)
-            self._flow.note(len(claims), now)
-            self._attentive_until, self._last_row = now + ATTENTIVE, now
+            self._looks.found(len(claims), time.monotonic())
             self._held.update(dict.fromkeys(Held(c.id, c.attempt) for c in claims))
             drill.crash_point(drill.AFTER_CLAIM)
             self.figures.claimed += len(claims)
