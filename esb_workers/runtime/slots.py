@@ -52,7 +52,7 @@ class _Task(NamedTuple):
     """What a slot begins with; `rowing`: and then it goes on with what is held ahead."""
 
     items: list[_Item]
-    rowing: bool = False
+    rowing: int = 0  # how many of those that row it stands for
 
 
 _End = tuple[_Item, Outcome, float]  # and the monotonic moment at which its call ended
@@ -232,8 +232,7 @@ class SlotEngine(Engine):
             self._ahead.put(item.claim.lane_id, item)
         tasks: list[_Task] = []
         while self._rowing < ABREAST and (begun := self._next_rows(now)):
-            self._rowing += 1
-            tasks.append(_Task(begun, rowing=True))
+            tasks.append(_Task(begun, self._rows(begun)))
         return tasks
 
     def _next_rows(self, now: float) -> list[_Item]:
@@ -241,9 +240,14 @@ class SlotEngine(Engine):
         if self.stopping:
             self._drop_ahead()
             return []
-        most = min(self._together, self._slots - self._in_flight)  # each call has a slot, should it need its own
+        lanes = self._ahead.lanes()
+        alone = self._ahead.count >= self._together * ABREAST and all(map(self._windows.brisk, lanes))
+        if alone and self._rowing:
+            return []  # who rows now is to go on alone
+        # Each call has a slot, should it need its own.
+        most = min(self._together * (ABREAST if alone else 1), self._slots - self._in_flight)
         rows: list[_Item] = []
-        for lane in self._ahead.lanes():
+        for lane in lanes:
             if not self._windows.swift(lane, now):  # since it was claimed
                 self._release(self._ahead.drop(lane))
                 continue
@@ -252,6 +256,12 @@ class SlotEngine(Engine):
                 break
         self._begin(rows, now)
         return rows
+
+    def _rows(self, rows: list[_Item]) -> int:
+        """Note that a slot rows these; how many of those that row it stands for."""
+        stands_for = min(1, len(rows)) if len(rows) <= self._together else ABREAST
+        self._rowing += stands_for
+        return stands_for
 
     def _drop_ahead(self) -> None:
         for lane in self._ahead.lanes():
@@ -278,7 +288,7 @@ class SlotEngine(Engine):
 
     def _slot(self) -> None:
         items: list[_Item] = []
-        rowing = False
+        rowing = 0
         while True:
             if not items:
                 try:
@@ -313,7 +323,7 @@ class SlotEngine(Engine):
             self._tokens.put(True)
         return [(items[one.position], one.result, one.at) for one in ended], None
 
-    def _ended(self, done: _Ends, began: float | None, *, rowing: bool) -> tuple[list[_Item], bool]:
+    def _ended(self, done: _Ends, began: float | None, *, rowing: int) -> tuple[list[_Item], int]:
         """A slot has come to the end of these; what of the rows held ahead it goes on with, and whether it rows now."""
         now, more = time.monotonic(), False
         with self._lock:
@@ -323,7 +333,7 @@ class SlotEngine(Engine):
             self._in_flight -= len(done)
             self._rowing -= rowing
             following = self._next_rows(now) if self._ahead.count and self._rowing < ABREAST else []
-            self._rowing += bool(following)
+            rowing = self._rows(following)
             wanted = len(following) < len(done) or self._ahead.low
             more |= self._ahead.count > 0 and not self._rowing  # nobody goes on with these: the pump gives them back
         for item, outcome, _ in done:
@@ -334,7 +344,7 @@ class SlotEngine(Engine):
             self.poke()
         elif more:
             self._poked.set()
-        return following, bool(following)
+        return following, rowing
 
     def _run(self, item: _Item) -> Outcome:
         if item.call is None and (item.worker != self.worker_id or not self.may_act()):

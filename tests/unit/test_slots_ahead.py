@@ -47,18 +47,18 @@ def ids(items: list[_Item]) -> list[str]:
     return [one.claim.id for one in items]
 
 
-def end(engine: Any, name: str, *, rowing: bool = False) -> tuple[list[str], bool]:
+def end(engine: Any, name: str, *, rowing: int = 0) -> tuple[list[str], bool]:
     """A slot has come to the end of a good call; what it goes on with, and whether it rows."""
     engine._begin([item(name)], time.monotonic())
     following, rows = engine._ended([(item(name), Outcome("done"), time.monotonic())], None, rowing=rowing)
-    return ids(following), rows
+    return ids(following), bool(rows)
 
 
-def prove(engine: Any, lane: int) -> None:
+def prove(engine: Any, lane: int, seconds: float = 0.001) -> None:
     now = time.monotonic()
     for n in range(200):
         engine._windows.started(lane, f"{n}", now)
-        engine._windows.finished(lane, f"{n}", now + 0.001, good=True)
+        engine._windows.finished(lane, f"{n}", now + seconds, good=True)
 
 
 def test_a_slot_that_ends_a_call_goes_on_with_rows_of_every_swift_lane(engine: Any) -> None:
@@ -70,6 +70,7 @@ def test_a_slot_that_ends_a_call_goes_on_with_rows_of_every_swift_lane(engine: A
 
 
 def test_no_more_slots_row_than_are_worth_it(engine: Any) -> None:
+    prove(engine, LANE, seconds=0.01)
     hold(engine, *"abcdefgh")
     tasks = engine._put_ahead([item("i")], time.monotonic())
     assert [ids(task.items) for task in tasks] == [["a", "b"], ["c", "d"]]
@@ -77,12 +78,38 @@ def test_no_more_slots_row_than_are_worth_it(engine: Any) -> None:
     assert end(engine, "x") == ([], False), "it was not one of them"
 
 
+def test_where_calls_take_next_to_nothing_one_slot_takes_the_rows_of_all_that_would_row(engine: Any) -> None:
+    hold(engine, *"abcdefgh")
+    tasks = engine._put_ahead([item("i")], time.monotonic())
+    assert [ids(task.items) for task in tasks] == [["a", "b", "c", "d"]]
+    assert (tasks[0].rowing, engine._rowing, engine._in_flight) == (ABREAST, ABREAST, ABREAST * 2)
+    assert end(engine, "x") == ([], False), "it was not the one"
+    ends = [(one, Outcome("done"), time.monotonic()) for one in tasks[0].items]
+    following, rows = engine._ended(ends, None, rowing=tasks[0].rowing)
+    assert (ids(following), rows, engine._rowing) == (["e", "f", "g", "h"], ABREAST, ABREAST)
+
+
+def test_a_destination_that_takes_its_time_has_two_slots_row_again(engine: Any) -> None:
+    prove(engine, LANE + 1, seconds=0.01)
+    hold(engine, *"abcdefgh")
+    tasks = engine._put_ahead([item("i", LANE + 1)], time.monotonic())
+    assert [ids(task.items) for task in tasks] == [["a", "b"], ["i", "c"]]
+    assert engine._rowing == ABREAST
+
+
+def test_of_two_slots_that_row_one_leaves_it_to_the_other_when_calls_have_become_quick(engine: Any) -> None:
+    hold(engine, *"abcd")
+    engine._rowing = 2
+    assert end(engine, "x", rowing=1) == ([], False)
+    assert end(engine, "y", rowing=1) == (["a", "b", "c", "d"], True)
+
+
 def test_a_slot_that_rows_goes_on_until_nothing_is_held(engine: Any) -> None:
     hold(engine, "a", "b", "c")
     engine._rowing = 1
-    assert end(engine, "x", rowing=True) == (["a", "b"], True)
-    assert end(engine, "y", rowing=True) == (["c"], True)
-    assert end(engine, "z", rowing=True) == ([], False)
+    assert end(engine, "x", rowing=1) == (["a", "b"], True)
+    assert end(engine, "y", rowing=1) == (["c"], True)
+    assert end(engine, "z", rowing=1) == ([], False)
     assert engine._rowing == 0
 
 
