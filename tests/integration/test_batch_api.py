@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from esb_workers.store.engine import Database
 from tests.support.api import ApiClient
 from tests.support.sending import MESSAGE, client_of, logged, send
@@ -53,3 +55,25 @@ def test_grants_hold_for_each_message_of_a_batch(api: ApiClient) -> None:
     ]
     assert items[0]["error"]["code"] == "message_type_forbidden"
     assert "messageId" in items[1]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"source": "other"},
+        {"messageType": "other.type"},
+        {"headers": {"kind": "other"}},
+        {"correlationId": "other"},
+        {"priority": 9},
+    ],
+)
+def test_what_one_message_of_a_batch_says_of_itself_is_its_own(api: ApiClient, own: dict[str, object]) -> None:
+    """What all have in common is stored by another way than what sets them apart."""
+    for batch in ([MESSAGE, MESSAGE | own], [MESSAGE | own, MESSAGE], [MESSAGE | own, MESSAGE | own]):
+        items = api.post("/routing/send/batch", {"messages": batch}).json["items"]
+        for sent, item in zip(batch, items, strict=True):
+            kept = api.get(f"/routing/messages/{item['id']}").json
+            said = (
+                MESSAGE | {"correlationId": items[batch.index(MESSAGE)]["correlationId"]} if sent is MESSAGE else sent
+            )
+            assert {name: kept[name] for name in said} == said
