@@ -86,7 +86,7 @@ _SLOTS: Final = _Said(*map(slot, range(len(_Said._fields))))
 _AT, _SIGNATURE, _PASSING = slot(len(_SLOTS)), slot(len(_SLOTS) + 1), len(_SLOTS) + 2
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)  # where more than these take turns, each request makes its own, which costs thrice as much
 def _letterhead(
     instance: Instance, plan: Plan, passing: tuple[str, ...], has_partition: bool, has_expiry: bool
 ) -> Letterhead | None:

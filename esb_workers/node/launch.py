@@ -12,7 +12,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -33,15 +33,27 @@ class User(NamedTuple):
     gid: int
 
 
-def tied(command: Sequence[str], death_signal: signal.Signals, user: User | None = None) -> list[str]:
-    """The command that starts `command` as `user`, to get `death_signal` when the calling process ends."""
+def tied(
+    command: Sequence[str],
+    death_signal: signal.Signals,
+    user: User | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> list[str]:
+    """The command that starts `command` as `user`, to get `death_signal` when the calling process ends.
+
+    `environ`: variables that it has besides; no comma may be in them.
+    """
     who = f"{user.uid}:{user.gid}" if user else "-"
+    variables = ",".join(f"{name}={value}" for name, value in (environ or {}).items()) or "-"
     launcher = [sys.executable, "-I", "-S", os.path.abspath(__file__)]
-    return [*launcher, str(os.getpid()), str(int(death_signal)), who, *command]
+    return [*launcher, str(os.getpid()), str(int(death_signal)), who, variables, *command]
 
 
 def _main(argv: Sequence[str]) -> None:
-    parent, death_signal, who, *command = argv
+    parent, death_signal, who, variables, *command = argv
+    if variables != "-":
+        for name, _, value in (variable.partition("=") for variable in variables.split(",")):
+            os.environ[name] = value
     if who != "-":
         uid, gid = map(int, who.split(":"))
         try:

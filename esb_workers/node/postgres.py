@@ -28,7 +28,9 @@ _SOCKET: Final = ".s.PGSQL.5432"
 #: A batch comes as one statement of hundreds of kilobytes. Left to itself the C library of Linux gives such memory
 #: back after each, and the kernel clears it page by page for the next: a tenth of what a batch costs the server. Here
 #: a session keeps up to 16 MB that it has had. (Elsewhere these names mean nothing.)
-_MEMORY: Final = ("MALLOC_TRIM_THRESHOLD_=16777216", "MALLOC_MMAP_THRESHOLD_=16777216", "MALLOC_TOP_PAD_=1048576")
+_MEMORY: Final[Mapping[str, str]] = {
+    "MALLOC_TRIM_THRESHOLD_": "16777216", "MALLOC_MMAP_THRESHOLD_": "16777216", "MALLOC_TOP_PAD_": "1048576",
+}  # fmt: skip
 
 #: What differs from PostgreSQL's own defaults, and the promises that a default must not quietly change.
 SETTINGS: Final[Mapping[str, str]] = {
@@ -82,7 +84,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     @property
     def program(self) -> list[str]:
-        return ["/usr/bin/env", *_MEMORY, str(binaries() / "postgres"), "-D", str(self.cluster)]
+        return [str(binaries() / "postgres"), "-D", str(self.cluster)]
 
     def prepare(self) -> None:
         private_folder(self.folder, self.user)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -34,6 +34,8 @@ class EmbeddedServer(ABC):
     stop_signal: ClassVar[signal.Signals]
     #: Seconds given to the server for starting (it may have a log to replay) and for stopping.
     patience: ClassVar[float] = 60.0
+    #: Variables of its environment besides those of this process.
+    environ: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, data_dir: Path | str) -> None:
         self.data_dir = Path(data_dir).absolute()
@@ -64,7 +66,7 @@ class EmbeddedServer(ABC):
     @property
     def command(self) -> list[str]:
         """The command that starts the server as a child of this process, to die with it."""
-        return tied(self.program, self.stop_signal, self.user)
+        return tied(self.program, self.stop_signal, self.user, self.environ)
 
     def __enter__(self) -> Self:
         self._lock.take()

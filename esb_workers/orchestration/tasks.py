@@ -140,7 +140,9 @@ class StrandEngine(SlotEngine):
             executions.poison(cursor)
             admitted = starts.admit(cursor)
             executions.reclaim(cursor)
-        if cancel_orphans(self.database) or admitted:
+        # The pump knows of the next due time only if it has looked since that was set; it may sleep for several polls.
+        started = self._schedules.tick()
+        if cancel_orphans(self.database) or admitted or started:
             self.poke()
 
 

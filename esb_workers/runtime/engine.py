@@ -276,7 +276,7 @@ class Engine(ABC):
         return self._looks.loaded(now) or self._looks.steady(now)
 
     def _rest(self) -> None:
-        """Sleep until a bell, the next timer, or the next poll. Under load, look again at once: without a bell."""
+        """Sleep until a bell, the next timer, or a look by itself. Under load, look again at once: without a bell."""
         if self._loaded():
             return
         if not self._looks.steady(time.monotonic()):
@@ -285,9 +285,11 @@ class Engine(ABC):
                 self._idle.notify_all()
         if self._poked.is_set():
             return
-        if self._timers_changed:
+        if self._timers_changed:  # also by this pass itself: so it is asked now, and not before the claim
+            self._timers_changed = False
             with self.database.cursor() as cursor:
-                self._know_timers(cursor)
+                seconds = jobs.seconds_until_due(cursor, self.pool_id)
+            self._next_timer = math.inf if seconds is None else time.monotonic() + seconds
         # A row that is due but behind a closed gate, or in another's hands, must not become a busy loop.
         now = time.monotonic()
         self._poked.wait(min(self._looks.rest(now), max(self._next_timer - now, 0.005)))
@@ -295,18 +297,14 @@ class Engine(ABC):
     def _make_due(self) -> None:
         """Make timers ready: when the next known one is due, and now and then for those that others have set."""
         now = time.monotonic()
-        if now >= min(self._next_timer, self._next_due):
+        looks = now >= self._next_due
+        # The next one is known if the pump has rested since the last look; under load it does not, and nobody knows.
+        if now >= self._next_timer or (looks and self._timers_changed):
+            self._next_timer, self._timers_changed = math.inf, True
             with self.database.cursor() as cursor:
-                self._know_timers(cursor)
-                if self._next_timer <= time.monotonic():
-                    self._timers_changed = True
-                    jobs.due(cursor, self.pool_id)
-            self._next_due = now + DUE_EVERY
-
-    def _know_timers(self, cursor: Cursor) -> None:
-        self._timers_changed = False
-        seconds = jobs.seconds_until_due(cursor, self.pool_id)
-        self._next_timer = math.inf if seconds is None else time.monotonic() + seconds
+                jobs.due(cursor, self.pool_id)
+        if looks:
+            self._next_due, self._timers_changed = now + DUE_EVERY, True
 
     def _claim(
         self, limit: int, room: int, rooms: dict[int, int] | None = None, *, lease_seconds: float, turn: str = ""
@@ -353,6 +351,7 @@ class Engine(ABC):
         others = {Held(c.id, c.attempt): False for c in suspects if c is not kept}
         if others:
             jobs.give_back(cursor, worker, others, SUSPECT_PAUSE)
+            self._timers_changed = True
         return [claim for claim in claims if claim is kept or claim.losses < SUSPECT]
 
     def _let_go(self, claims: Iterable[Claim], *, lost: bool = False) -> None:

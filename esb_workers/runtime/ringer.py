@@ -1,9 +1,9 @@
 """Rings a pool's bell after a commit: best effort, off the caller's path.
 
-One thread a process: wait, clear, `if fewer than two bells are queued: send one`, pause, again. The queue itself is
-the flag: a bell is skipped only if one lies in the queue at that moment, and whoever pops that one claims with a
-later snapshot, so it sees the row. Of the protocols that were model-checked, this is the one that strands nothing
-after a lost bell.
+One thread a process: wait, clear, `if fewer than two bells are queued: send one`, pause, again; the long pause is a
+queue's own. The queue itself is the flag: a bell is skipped only if one lies in the queue at that moment, and whoever
+pops that one claims with a later snapshot, so it sees the row. Of the protocols that were model-checked, this is the
+one that strands nothing after a lost bell.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from kombu import Connection
 
 from esb_workers.app import add_queue
 from esb_workers.queues import POOLS, drain_task
+from esb_workers.runtime.teller import CHANNELS
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +26,11 @@ log = logging.getLogger(__name__)
 ENOUGH_BELLS = 2
 #: Pause after a ring, seconds: what is committed meanwhile shares the next bell.
 PAUSE = 0.003
-#: Pause after a look at bells that nobody has heard yet, seconds: whoever is to hear them is at work already, and told
-#: of single rows by runtime.teller. Not shorter: in a steady flow these looks cost a tenth of what accepting costs.
-LONG_PAUSE = 0.05
+#: A queue in which bells lie that nobody has heard yet is not looked at again for so long, seconds: whoever is to hear
+#: them is at work already. Longer where runtime.teller tells of single rows: in a steady flow these looks would cost a
+#: tenth of what accepting costs.
+LONG_PAUSE = 0.01
+TOLD_PAUSE = 0.05
 #: Pause after a failure, seconds. Work goes on by polling.
 RETRY_PAUSE = 1.0
 #: A broker that does not answer is given up on after this, seconds.
@@ -40,6 +43,7 @@ class Ringer:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._wanted: dict[str, bool] = dict.fromkeys(POOLS, False)
+        self._not_before: dict[str, float] = {}  # monotonic moment of the next look at a queue that had bells enough
         self._event = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -50,6 +54,8 @@ class Ringer:
 
     def ring(self, pool: str) -> None:
         """Say that rows of this pool, or queue of steps, were committed."""
+        if self._wanted.get(pool):
+            return  # by somebody the thread has yet to see to: it will look later than our commit
         self._wanted[pool] = True
         self._event.set()
         if self._thread is None:
@@ -77,24 +83,31 @@ class Ringer:
                 _hang_up(self._connection)
 
     def _ring_until_stopped(self) -> None:
+        wait: float | None = None
         while not self._stopping:
-            self._event.wait()
+            self._event.wait(wait)
             self._event.clear()
             try:
-                time.sleep(PAUSE if self._ring_wanted() else LONG_PAUSE)
+                wait = self._ring_wanted()
+                time.sleep(PAUSE)
             except Exception as error:  # whatever the broker's client raises: the poll carries the work meanwhile
                 self._failed(error)
                 time.sleep(RETRY_PAUSE)
+                wait = 0.0 if any(self._wanted.values()) else None
 
-    def _ring_wanted(self) -> bool:
-        """Ring where it is wanted; whether any bell had to be sent."""
-        sent = False
-        for pool in tuple(self._wanted):
-            if self._wanted[pool]:
-                # Cleared before the bell: a ring that comes between the two wakes the next turn.
-                self._wanted[pool] = False
-                sent |= self._ring(pool)
-        return sent
+    def _ring_wanted(self) -> float | None:
+        """Ring where it is wanted; seconds until a queue that is to be left alone until then may be looked at."""
+        waits: list[float] = []
+        for pool in [pool for pool, wanted in tuple(self._wanted.items()) if wanted]:
+            if (wait := self._not_before.get(pool, 0.0) - time.monotonic()) > 0:
+                waits.append(wait)
+                continue
+            # Cleared before the bell: a ring that comes between the two wakes the next turn.
+            self._wanted[pool] = False
+            if not self._ring(pool):
+                pause = TOLD_PAUSE if pool in CHANNELS else LONG_PAUSE
+                self._not_before[pool] = time.monotonic() + pause
+        return min(waits, default=None)
 
     def _ring(self, pool: str) -> bool:
         if self._connection is None:

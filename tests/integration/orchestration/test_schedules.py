@@ -234,6 +234,26 @@ def test_jitter_delays_the_run_and_not_its_due_time(api: ApiClient, bench: Bench
     assert run["status"] == "pending"
 
 
+def test_a_schedule_whose_run_is_under_way_keeps_its_due_times_while_the_workers_sleep(
+    api: ApiClient, bench: Bench, eventually: Callable[..., None], settings: Any
+) -> None:
+    from esb_workers.app import make_celery
+    from esb_workers.orchestration.tasks import make_engine
+    from esb_workers.runtime.ringer import Ringer
+
+    ringer = Ringer(make_celery(settings))
+    engine = make_engine(settings.model_copy(update={"sweep_seconds": 60.0}), bench.database, ringer, slots=2)
+    made = make(api, [SLEEP], cron="* * * * * *", overlap="skip")
+    seen: set[datetime] = set()
+    engine.start()
+    try:
+        eventually(lambda: seen.update(*bench.query("select next_at from schedule")) or len(seen) >= 5, 20)  # type: ignore[func-returns-value]
+    finally:
+        engine.stop(5)
+        ringer.close()
+    assert len(runs_of(bench, made["id"])) == 1
+
+
 def test_a_schedule_fires_by_itself_to_the_second(
     api: ApiClient, bench: Bench, eventually: Callable[..., None], settings: Any
 ) -> None:
