@@ -421,7 +421,7 @@ create index permit_lane on permit (lane_id);         -- how many are in flight
 
 -- Everything that is not finished. Finished means deleted.
 create table job (
-  id           uuid primary key with (fillfactor = 45),  -- = message | delivery | strand | service (probe) | consumer | schedule
+  id           uuid primary key,                      -- = message | delivery | strand | service (probe) | consumer | schedule
   pool         smallint not null,
   lane_id      int not null,
   state        "char" not null default 'r' constraint job_state check (state in (
@@ -467,8 +467,7 @@ create unique index job_head on job (lane_id, okey) where okey is not null and s
 create index job_stuck on job (id) where okey is not null and state <> 'q' and (state = 'b' or tries > 0 or losses > 0);
 -- What upkeep looks for every second, few however many rows wait: those set aside or blocked, and held starts.
 create index job_aside on job (state, pool) where state in ('b', 'h');
--- Status of a message. As the primary key it has room beside each entry for the one that the claim adds.
-create index job_message on job (message_id) with (fillfactor = 45) where message_id is not null;
+create index job_message on job (message_id) where message_id is not null;    -- status of a message
 create index job_execution on job (execution_id) where execution_id is not null;
 create index job_gathered on job (parent_job) where parent_job is not null and pool = 2;   -- what a group has gathered
 create index job_expiry on job (expires_at) where expires_at is not null;     -- messages that go stale
