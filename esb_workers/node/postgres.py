@@ -63,6 +63,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     name: ClassVar[str] = "postgres"
     stop_signal: ClassVar[signal.Signals] = signal.SIGINT  # "fast": sessions are ended, nothing is lost
+    environ = _MEMORY
 
     def __init__(self, data_dir: Path | str, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(data_dir)

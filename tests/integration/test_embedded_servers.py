@@ -176,3 +176,11 @@ def test_as_root_the_server_is_nobody_and_holds_at_most_the_right_to_pass_folder
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert fields["Uid"].split()[0] != "0"
     assert int(fields["CapEff"], 16) in (0, 1 << 1, 1 << 2)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="reads the environment by /proc")
+def test_postgres_has_the_variables_that_are_its_own_and_ours_too(postgres: EmbeddedPostgres) -> None:
+    assert postgres._process is not None
+    lines = Path(f"/proc/{postgres._process.pid}/environ").read_text().split("\0")
+    assert postgres.environ and {f"{name}={value}" for name, value in postgres.environ.items()} <= set(lines)
+    assert f"PATH={os.environ['PATH']}" in lines

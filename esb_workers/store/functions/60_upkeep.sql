@@ -109,7 +109,8 @@ $$;
 -- What of all this there is to do, so that a look costs one statement as long as there is nothing: the processes of a
 -- bus that rests look all the time, and whatever they do then delays the message that comes at that moment. p_pools:
 -- for which of them `due` and `ready` are asked (null: all there are); `unknown`: p_worker has held something for
--- longer than p_long; `wake`: esb_wake, of a single pool. True at least where the functions around it would find work; schedules that are due are not asked for.
+-- longer than p_long; `wake`: esb_wake, of a single pool. True at least where the functions
+-- around it would find work; schedules that are due are not asked for.
 create or replace function esb_upkeep_wanted(p_pools smallint[], p_worker bigint default null, p_long interval default null)
 returns table (lost boolean, unknown boolean, due boolean, ready boolean, aside boolean, expired boolean, queued boolean, wake timestamptz)
 language plpgsql stable set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
