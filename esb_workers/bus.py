@@ -116,7 +116,7 @@ class Bus:
         self._lanes: dict[str, int] = {}  # lane ids never change
         self._group = Group(self._accept_together)
         self.router = DirectRouter(database)
-        self._routers, self._deliverers = Teller("routing"), Teller("delivery")
+        self._routers, self._deliverers = Teller("routing", ringer.voice), Teller("delivery", ringer.voice)
 
     def close(self) -> None:
         """Stop the threads of its own. What is stored goes on without them."""

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
+from esb_workers import redis_urls
 from esb_workers.errors import SettingsError
 
 PREFIX = "ESB_"
@@ -211,7 +212,7 @@ class Settings(BaseModel):
         if self.redis_url:
             return self.redis_url.get_secret_value()
         broker = self.broker_url.get_secret_value() if self.broker_url else ""
-        return broker if broker.startswith(("redis://", "rediss://", "redis+socket://")) else None
+        return broker if broker.startswith(redis_urls.SCHEMES) else None
 
 
 def _gather(env: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:

@@ -15,9 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from esb_workers import redis_urls
 from esb_workers.errors import QuotaExceeded
 from esb_workers.registry.counting import Counter, CounterAway, Limit, RateLimit, Refused, Taken
 from esb_workers.registry.leases import LeasedCounter
@@ -191,10 +190,7 @@ class RedisCounter:
     """The windows as a hash of Redis, with as many connections as threads that take at once."""
 
     def __init__(self, url: str, database: Database) -> None:
-        self._pool = redis.ConnectionPool.from_url(
-            _unix(url), socket_timeout=0.1, socket_connect_timeout=0.1, retry=Retry(NoBackoff(), 0), protocol=2,
-            max_connections=1 << 16,
-        )  # fmt: skip
+        self._pool = redis_urls.connections(url, timeout=0.1, connect_timeout=0.1)
         self._database = database
         self._idle: deque[Any] = deque()  # not by thread: threads end, and leave theirs behind
         self._digest = redis.Redis(connection_pool=self._pool).register_script(_SCRIPT).sha
@@ -263,8 +259,3 @@ class RedisCounter:
         if connection is not None:
             connection.disconnect()
             self._pool.release(connection)
-
-
-def _unix(url: str) -> str:
-    """kombu's spelling of a socket's URL in redis-py's."""
-    return url.replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=", 1)

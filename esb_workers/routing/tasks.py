@@ -55,7 +55,7 @@ class Routing:
     def __init__(self, database: Database, ringer: Ringer, base_url: str) -> None:
         self._database = database
         self._ringer = ringer
-        self._deliverers = Teller("delivery")
+        self._deliverers = Teller("delivery", ringer.voice)
         self._book = Book(database)
         self._maker = RowMaker(database, self._book, base_url)
         self._groups = Groups(database, self._book)

@@ -25,9 +25,11 @@ from typing import Final
 from esb_workers import drill
 from esb_workers.errors import Unavailable, WorkerDeclaredDead
 from esb_workers.queues import POOL_IDS, PoolName
+from esb_workers.runtime.hints import Ears
 from esb_workers.runtime.looks import Looks
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.runtime.teller import CHANNELS
+from esb_workers.runtime.wakeup import Wakeup
 from esb_workers.settings import Settings
 from esb_workers.store import counters, jobs, step_queues, workers
 from esb_workers.store.engine import Cursor, Database
@@ -98,7 +100,7 @@ class Engine(ABC):
         self._stopping = threading.Event()
         self._claims_ended = threading.Event()
         self._heart_wanted = threading.Event()
-        self._poked = threading.Event()
+        self._poked = Wakeup()
         self._idle = threading.Condition()
         self._idle_count = 0
         self._next_due = 0.0  # monotonic moment of the next look for rows that are due
@@ -106,6 +108,7 @@ class Engine(ABC):
         self._timers_changed = True
         self._after: defaultdict[str, int] = defaultdict(int)  # the lane whose turn was last, by kind of claim
         self._looks = Looks(messages=pool in CHANNELS, asleep=settings.sweep_seconds * UNCALLED)
+        self._ears = Ears(ringer.broker_url, CHANNELS.get(pool), self._poked.set)
         self._listener = Listener(database, CHANNELS[pool], self._told_of_rows) if pool in CHANNELS else None
         self._threads: list[threading.Thread] = []
         self._held: dict[Held, None] = {}  # claimed here, and not recorded or given up yet
@@ -120,6 +123,7 @@ class Engine(ABC):
             thread = threading.Thread(target=target, name=f"{self.pool}-{name}", daemon=True)
             self._threads.append(thread)
             thread.start()
+        self._ears.open()
         if self._listener is not None:
             self._listener.ensure()
 
@@ -131,6 +135,7 @@ class Engine(ABC):
     def quiesce(self) -> None:
         """Claim nothing more; what is under way goes on."""
         self._stopping.set()
+        self._ears.close()
         if self._listener is not None:
             self._listener.close()
         self._heart_wanted.set()
@@ -292,7 +297,12 @@ class Engine(ABC):
             self._next_timer = math.inf if seconds is None else time.monotonic() + seconds
         # A row that is due but behind a closed gate, or in another's hands, must not become a busy loop.
         now = time.monotonic()
-        self._poked.wait(min(self._looks.rest(now), max(self._next_timer - now, 0.005)))
+        self._sleep(min(self._looks.rest(now), max(self._next_timer - now, 0.005)))
+
+    def _sleep(self, seconds: float) -> None:
+        """Until something has come up, or so long."""
+        if self._poked.wait(seconds, self._ears.fileno()) and self._ears.heard():
+            self._looks.told(time.monotonic())
 
     def _make_due(self) -> None:
         """Make timers ready: when the next known one is due, and now and then for those that others have set."""

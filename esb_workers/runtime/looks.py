@@ -18,7 +18,8 @@ LOOK_AGAIN: Final = 0.004
 #: one, and nobody waits for one.
 LOOKS: Final = 6
 LOOK_AT_MOST: Final = 0.0008
-#: While it is told of rows, it looks by itself no more than LOOK_AGAIN says; for so long after the last word, seconds.
+#: While it is told of rows it looks by itself this often, seconds; for so long after the last word, seconds.
+LOOK_TOLD: Final = 0.02
 TOLD_FOR: Final = 0.1
 #: After a flood that rate is long in falling. Nobody looks again before this part of the time since the last row, or
 #: this many seconds if that is less.
@@ -63,4 +64,4 @@ class Looks:
         self._attentive_until = now + ATTENTIVE
         silence = min((now - self._last_row) * PATIENCE, LONGEST_LOOK)
         longest = max(1 / (self._flow.rate(now) * LOOKS), LOOK_AT_MOST, silence)
-        return max(longest, LOOK_AGAIN) if now < self._told_until else longest
+        return max(longest, LOOK_TOLD) if now < self._told_until else longest

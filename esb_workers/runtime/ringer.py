@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Any
+from typing import Any, Final
 
 from celery import Celery
 from kombu import Connection
 
 from esb_workers.app import add_queue
 from esb_workers.queues import POOLS, drain_task
+from esb_workers.runtime.hints import Voice
 from esb_workers.runtime.teller import CHANNELS
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,9 @@ class Ringer:
         self._thread: threading.Thread | None = None
         self._start = threading.Lock()
         self._connection: Connection | None = None
+        self.broker_url: Final = str(app.conf.broker_url or "")
+        #: What a word is given by that saves the wait for a bell.
+        self.voice = Voice(self.broker_url)
         #: Bells that could not be sent; shown in /metrics.
         self.failures = 0
 
@@ -67,6 +71,7 @@ class Ringer:
         self._event.set()
         if self._thread is not None:
             self._thread.join(timeout=TIMEOUT * 2)
+        self.voice.close()
 
     def _ensure_thread(self) -> None:
         # Started late, by the first ring: a thread made before a fork would not exist in the child.
@@ -89,6 +94,7 @@ class Ringer:
             self._event.clear()
             try:
                 wait = self._ring_wanted()
+                self.voice.ensure()  # here, where nobody waits
                 time.sleep(PAUSE)
             except Exception as error:  # whatever the broker's client raises: the poll carries the work meanwhile
                 self._failed(error)

@@ -24,8 +24,8 @@ from esb_workers.runtime.completer import Completer, Result
 from esb_workers.runtime.engine import Engine
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.runtime.slotwork import Outcome, Ready, SlotWork
-from esb_workers.runtime.volley import Call, volley
-from esb_workers.runtime.windows import ABREAST, LaneWindows
+from esb_workers.runtime.volley import PATIENCE, Call, volley
+from esb_workers.runtime.windows import ABREAST, BRISK, LaneWindows
 from esb_workers.settings import Settings
 from esb_workers.store.engine import Database
 from esb_workers.store.jobs import Claim, Done
@@ -213,13 +213,27 @@ class SlotEngine(Engine):
         now = time.monotonic()
         with self._lock:
             self._unrecorded += len(items)
+            at_once = not ahead and self._may_call(items, now)
             if ahead:
                 begun = self._put_ahead(items, now)
             else:
                 begun = [_Task([item]) for item in items]
                 self._begin(items, now)
+        if at_once:
+            self._call(items)
+            return
         self._tasks.extend(begun)
         self._wake_slots(len(begun))
+
+    def _may_call(self, items: Sequence[_Item], now: float) -> bool:
+        """Whether the pump makes these calls itself: nothing else is to do, and they are over before a slot has waked."""
+        alone = self._deep and not self._in_flight and not self._loaded() and len(items) <= self._together
+        return alone and all(self._windows.brisk(item.claim.lane_id, now) for item in items)
+
+    def _call(self, items: list[_Item]) -> None:
+        """Make them. What takes long gets a slot each."""
+        done, _ = self._volley(items, BRISK)
+        self._ended(done, None, rowing=0)
 
     def _begin(self, items: list[_Item], now: float) -> None:
         self._in_flight += len(items)
@@ -241,7 +255,7 @@ class SlotEngine(Engine):
             self._drop_ahead()
             return []
         lanes = self._ahead.lanes()
-        alone = self._ahead.count >= self._together * ABREAST and all(map(self._windows.brisk, lanes))
+        alone = self._ahead.count >= self._together * ABREAST and all(self._windows.brisk(lane, now) for lane in lanes)
         if alone and self._rowing:
             return []  # who rows now is to go on alone
         # Each call has a slot, should it need its own.
@@ -310,13 +324,13 @@ class SlotEngine(Engine):
         outcome = self._run(item)
         return item, outcome, time.monotonic()
 
-    def _volley(self, items: list[_Item]) -> tuple[_Ends, float | None]:
+    def _volley(self, items: list[_Item], patience: float = PATIENCE) -> tuple[_Ends, float | None]:
         """Do several at once; what came of those that have ended in time."""
         worker = self.worker_id
         if self._ready is None or any(item.worker != worker for item in items) or not self.may_act():
             return [self._one(item) for item in items], None
         with logs.together():
-            ended, late = volley([item.task for item in items], self._ready)
+            ended, late = volley([item.task for item in items], self._ready, patience)
         # Their places are theirs already.
         self._tasks.extend(_Task([items[one.position]._replace(call=one.call)]) for one in late)
         for _ in late:

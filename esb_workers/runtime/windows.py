@@ -86,10 +86,10 @@ class LaneWindows:
             return False
         return state.width >= min(SWIFT_WIDTH, self._widest) and state.mean < SWIFT and state.proven(now)
 
-    def brisk(self, lane: int) -> bool:
-        """Whether calls of a swift lane take so little that nothing is gained by a second slot."""
-        mean = self._lanes[lane].mean
-        return mean is not None and mean < BRISK
+    def brisk(self, lane: int, now: float) -> bool:
+        """Whether a lane is swift, and its calls take so little that nothing is gained by a second slot."""
+        mean = self._lanes[lane].mean if lane in self._lanes else None
+        return mean is not None and mean < BRISK and self.swift(lane, now)
 
     def swift_lanes(self, now: float) -> list[int]:
         """All that are swift."""
