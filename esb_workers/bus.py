@@ -113,6 +113,7 @@ class Bus:
     def __init__(self, database: Database, ringer: Ringer) -> None:
         self.database = database
         self.ringer = ringer
+        self._line = database.line()
         self._lanes: dict[str, int] = {}  # lane ids never change
         self._group = Group(self._accept_together)
         self.router = DirectRouter(database)
@@ -170,7 +171,7 @@ class Bus:
     def _accept_together(self, items: Sequence[Row]) -> list[Accepted]:
         """What several request threads want accepted at this moment, in one statement."""
         rows = [row | {"i": i} for i, row in enumerate(items)]
-        with self.database.cursor() as cursor:
+        with self._line.cursor() as cursor:
             outcomes = {o.i: o for o in messages.accept_each(cursor, rows)}
             drill.crash_point(drill.AFTER_INSERT)
             # Those of a key are ready only when it is promoted.

@@ -13,7 +13,7 @@ from esb_workers.store.jobs import Claim
 
 log = logging.getLogger(__name__)
 
-#: Outcomes recorded by one statement at most; how long the first of them waits for others, and how long at most in a
+#: Outcomes recorded by one statement at most; how long the first of them waits for others, and how long in a
 #: steady flow, if nobody waits for them, seconds: there a record made sooner would get in the way of the next message.
 FLUSH_COUNT: Final = 200
 FLUSH_AFTER: Final = 0.005
@@ -50,6 +50,7 @@ class Completer:
         self._name = name
         self._record, self._let_go, self._flowing, self._settled = record, let_go, flowing, settled
         self._results: queues.SimpleQueue[Result | None] = queues.SimpleQueue()
+        self._hurry = threading.Event()  # somebody waits for a record
 
     def start(self) -> None:
         """Start the thread."""
@@ -58,29 +59,32 @@ class Completer:
     def put(self, result: Result) -> None:
         """Have this recorded."""
         self._results.put(result)
+        # Who sleeps is not waked by each outcome: that would cost as much as to record it.
+        if not result.patient or self._results.qsize() >= FLUSH_COUNT:
+            self._hurry.set()
 
     def end(self) -> None:
         """Record what was put before this, and end."""
         self._results.put(None)
+        self._hurry.set()
 
     def _run(self) -> None:
         while (first := self._results.get()) is not None:
             batch = [first]
-            latest = time.monotonic() + FLUSH_LATEST
-            while True:
-                # Slept through, not waited for: to be woken by each outcome would cost as much as to record it.
-                time.sleep(FLUSH_AFTER)
-                looked_at = len(batch)
+            self._hurry.clear()  # before it is looked what is there: who comes after that sets it again
+            last = self._gather(batch)
+            if not last and len(batch) < FLUSH_COUNT:
+                # A statement costs nearly the same for ten as for a hundred.
+                if not self._may_wait(batch) or self._hurry.wait(FLUSH_LATEST - FLUSH_AFTER):
+                    time.sleep(FLUSH_AFTER)
                 last = self._gather(batch)
-                if last or len(batch) >= FLUSH_COUNT or not self._may_wait(batch[looked_at - 1 :], latest):
-                    break
             self._flush(batch)
             if last:
                 return
 
-    def _may_wait(self, results: Sequence[Result], latest: float) -> bool:
-        """Whether records may wait for more: a statement costs nearly the same for ten as for a hundred."""
-        return self._flowing() and time.monotonic() < latest and all(result.patient for result in results)
+    def _may_wait(self, results: Sequence[Result]) -> bool:
+        """Whether nobody waits for these records, and more will come soon."""
+        return self._flowing() and all(result.patient for result in results)
 
     def _gather(self, batch: list[Result]) -> bool:
         """Add what is there to `batch`; whether that was the end of all."""

@@ -93,6 +93,7 @@ class Engine(ABC):
         self.settings = settings
         self.database = database
         self.ringer = ringer
+        self._line = database.line()
         self.figures = Figures()
         self._told: dict[str, int] = {}
         self.worker_id = 0
@@ -323,7 +324,7 @@ class Engine(ABC):
         worker, asked = self.worker_id, time.monotonic()
         if not worker:
             return []
-        with self.database.cursor() as cursor:
+        with self._line.cursor() as cursor:
             claims = jobs.claim(
                 cursor,
                 self.pool_id,

@@ -31,7 +31,7 @@ PAUSE = 0.003
 #: them is at work already. Longer where runtime.teller tells of single rows: in a steady flow these looks would cost a
 #: tenth of what accepting costs.
 LONG_PAUSE = 0.01
-TOLD_PAUSE = 0.05
+TOLD_PAUSE = 0.1
 #: Pause after a failure, seconds. Work goes on by polling.
 RETRY_PAUSE = 1.0
 #: A broker that does not answer is given up on after this, seconds.

@@ -226,7 +226,7 @@ class SlotEngine(Engine):
         self._wake_slots(len(begun))
 
     def _may_call(self, items: Sequence[_Item], now: float) -> bool:
-        """Whether the pump makes these calls itself: nothing else is to do, and they are over before a slot has waked."""
+        """Whether the pump makes these calls itself: nothing else is to do, and they end before a slot would have waked."""
         alone = self._deep and not self._in_flight and not self._loaded() and len(items) <= self._together
         return alone and all(self._windows.brisk(item.claim.lane_id, now) for item in items)
 

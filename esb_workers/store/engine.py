@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Final
 
 import psycopg2
 import psycopg2.extensions
@@ -12,6 +14,8 @@ from sqlalchemy import Connection, Engine, create_engine, event, exc
 from sqlalchemy.engine import make_url
 
 from esb_workers import errors
+from esb_workers.store.prepared import CHANGED
+from esb_workers.store.prepared import Connection as _Connection
 from esb_workers.store.watch import Watch
 
 #: SQLSTATEs by which the functions of the schema speak to their callers.
@@ -19,6 +23,10 @@ FENCED, WORKER_DEAD, STALE_REVISION = "ES001", "ES002", "ES003"
 #: Classes of SQLSTATE that mean "the server is away or busy", not "the statement is wrong".
 _AWAY = ("08", "53", "57")
 _LOCK_TIMEOUT, _DEADLOCK, _SERIALIZATION = "55P03", "40P01", "40001"
+_AGAIN = (_LOCK_TIMEOUT, _DEADLOCK, _SERIALIZATION, CHANGED)
+
+#: No connection is older when it is used again, seconds.
+RECYCLE: Final = 1800
 
 Cursor = psycopg2.extensions.cursor
 #: A SQLAlchemy connection inside a transaction, as other packages name it without importing SQLAlchemy.
@@ -48,11 +56,12 @@ class Database:
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_timeout=3,
-            pool_recycle=1800,
+            pool_recycle=RECYCLE,
             pool_use_lifo=True,
             # In autocommit there is nothing to roll back; the reset would be a round trip for every lease.
             pool_reset_on_return=None,
             connect_args={
+                "connection_factory": _Connection,
                 "connect_timeout": 3,
                 "application_name": name,
                 "options": options,
@@ -65,11 +74,12 @@ class Database:
 
         event.listen(self.engine, "connect", _ids_as_text)
         self._watch = Watch(self.engine, url)
+        self._lines: list[Line] = []
 
     @contextmanager
-    def cursor(self) -> Iterator[Cursor]:
+    def cursor(self, line: Line | None = None) -> Iterator[Cursor]:
         """A raw cursor in autocommit. Raises Unavailable when the server is away, StaleRevision, Superseded."""
-        lease = self._lease()
+        lease = self._lease() if line is None else line.take(self._lease)
         try:
             if not lease.dbapi_connection.autocommit:
                 lease.dbapi_connection.autocommit = True
@@ -77,11 +87,20 @@ class Database:
                 yield cursor
         except psycopg2.Error as error:
             # What is left of the connection is unknown, unless the server itself refused the statement.
-            if not error.pgcode or error.pgcode.startswith(_AWAY):
+            if not error.pgcode or error.pgcode.startswith(_AWAY) or error.pgcode == CHANGED:
                 lease.invalidate()
             raise translated(error) from error
         finally:
-            lease.close()
+            if line is None:
+                lease.close()
+            else:
+                line.put(lease)
+
+    def line(self) -> Line:
+        """A line of its own, for who executes statements all the time."""
+        line = Line(self, self._watch)
+        self._lines.append(line)
+        return line
 
     @contextmanager
     def raw_transaction(self) -> Iterator[Cursor]:
@@ -150,7 +169,52 @@ class Database:
     def dispose(self) -> None:
         """Close every connection that is not in use, and watch no longer over the others."""
         self._watch.close()
+        for line in self._lines:
+            line.hang_up()
         self.engine.dispose()
+
+
+class Line:
+    """A connection that is kept between statements: to take one from the pool and give it back costs as much as a
+    statement where little is to do [measured: 80 µs every 5 ms]. Safe for threads: who comes while it is in use gets
+    one of the pool's.
+    """
+
+    def __init__(self, database: Database, watch: Watch) -> None:
+        self._database = database
+        self._watch = watch
+        self._kept: deque[tuple[Any, float]] = deque()
+
+    def cursor(self) -> AbstractContextManager[Cursor]:
+        """As `Database.cursor`."""
+        return self._database.cursor(self)
+
+    def take(self, otherwise: Callable[[], Any]) -> Any:
+        """The lease that is kept, or another one."""
+        try:
+            lease, since = self._kept.pop()
+        except IndexError:
+            return otherwise()
+        connection = lease.dbapi_connection
+        if connection.closed or self._watch.silent or time.monotonic() - since > RECYCLE:
+            lease.close()
+            return otherwise()
+        self._watch.taken(connection)
+        return lease
+
+    def put(self, lease: Any) -> None:
+        """Keep it, if it is still good and no other is kept."""
+        connection = lease.dbapi_connection
+        if connection is None or connection.closed or self._kept:
+            lease.close()
+            return
+        self._watch.returned(connection)
+        self._kept.append((lease, time.monotonic()))
+
+    def hang_up(self) -> None:
+        """Give back what is kept."""
+        while self._kept:
+            self._kept.pop()[0].close()
 
 
 def _ids_as_text(connection: Any, _record: Any) -> None:
@@ -174,7 +238,7 @@ def translated(error: BaseException | None) -> Exception:
         isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) or type(error) is psycopg2.DatabaseError
     )
     away = code is None and broken
-    if away or (code and (code.startswith(_AWAY) or code in (_LOCK_TIMEOUT, _DEADLOCK, _SERIALIZATION))):
+    if away or (code and (code.startswith(_AWAY) or code in _AGAIN)):
         return errors.Unavailable(
             f"the database is not available: {str(error).strip().splitlines()[0] if str(error).strip() else code}"
         )

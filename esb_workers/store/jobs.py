@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 import psycopg2
@@ -15,6 +15,7 @@ from esb_workers.store import messages
 from esb_workers.store.engine import Cursor, Database
 from esb_workers.store.json import dumps
 from esb_workers.store.messages import StoredMessage
+from esb_workers.store.prepared import Prepared
 
 #: Cursors of deliveries hold nothing but names and small numbers: to read them any parser will do, so the fastest does.
 _CURSORS = psycopg2.extensions.new_type(
@@ -22,6 +23,15 @@ _CURSORS = psycopg2.extensions.new_type(
 )
 #: The newest row format this code understands (`job.v`).
 ROW_FORMAT = 1
+_CLAIM: Final = Prepared(
+    "esb_claim",
+    "select * from esb_claim(%s::smallint, %s, %s::smallint, %s, %s, %s::int[], %s::int[], %s, %s, p_whole => %s)",
+)
+_ROUTED: Final = Prepared(
+    "esb_routed", "select * from esb_routed(%s, %s::json, %s::json, %s::int, %s::uuid, %s::int, %s::jsonb)"
+)
+_DELIVERED: Final = Prepared("esb_delivered", "select * from esb_delivered(%s, %s::json)")
+_DONE: Final = Prepared("esb_done", "select * from esb_done(%s, %s::json)")
 
 
 class Claim(NamedTuple):
@@ -78,21 +88,9 @@ def claim(
     rooms = rooms or {}
     if whole:
         psycopg2.extensions.register_type(_CURSORS, cursor)
-    cursor.execute(
-        "select * from esb_claim(%s::smallint, %s, %s::smallint, %s, %s, %s::int[], %s::int[], %s, %s, p_whole => %s)",
-        (
-            pool,
-            worker,
-            ROW_FORMAT,
-            limit,
-            room,
-            list(rooms),
-            list(rooms.values()),
-            after_lane,
-            f"{lease_seconds} s",
-            whole,
-        ),
-    )
+    lease = f"{lease_seconds} s"
+    values = pool, worker, ROW_FORMAT, limit, room, list(rooms), list(rooms.values()), after_lane, lease, whole
+    _CLAIM.execute(cursor, values)
     return [Claim._make((*row[:14], _message(row))) for row in cursor.fetchall()]
 
 
@@ -116,8 +114,8 @@ def routed(cursor: Cursor, worker: int, results: Sequence[Mapping[str, Any]]) ->
     made = [(result["id"], row) for result in results for row in result["to"]]
     alike = _alike([row for _, row in made])
     rows = [{"m": message, **{name: row[name] for name in row if name not in alike}} for message, row in made]
-    cursor.execute(
-        "select * from esb_routed(%s, %s::json, %s::json, %s, %s, %s, %s::jsonb)",
+    _ROUTED.execute(
+        cursor,
         (
             worker,
             dumps(own),
@@ -140,8 +138,8 @@ def _alike(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def done(cursor: Cursor, worker: int, results: Sequence[Mapping[str, Any]]) -> Done:
     """Record what became of deliveries; see esb_done for the shape of a result."""
-    function = "esb_delivered" if all(result["o"] == "ok" for result in results) else "esb_done"
-    cursor.execute(f"select * from {function}(%s, %s::json)", (worker, dumps(results)))
+    statement = _DELIVERED if all(result["o"] == "ok" for result in results) else _DONE
+    statement.execute(cursor, (worker, dumps(results)))
     return done_of(cursor)._replace(timers=any(r["o"] in ("retry", "hold") for r in results))
 
 

@@ -7,11 +7,17 @@ from typing import Any, Final, NamedTuple
 
 from esb_workers.store.engine import Cursor, StaleRevision
 from esb_workers.store.json import dumps
+from esb_workers.store.prepared import Prepared
 
 STALE: Final = "stale"
 MOVED: Final = "moved"
 #: Of a message that names none.
 DEFAULT_PRIORITY: Final = 5
+_ACCEPT: Final = Prepared(
+    "esb_accept",
+    "select i, outcome, id, direct from esb_accept(%s::json, %s::json, %s::jsonb, %s::int, %s::int, %s::uuid, %s::text,"
+    " %s::text, %s::text, %s::text, %s::smallint)",
+)
 #: What the messages of a batch mostly have in common, in the order of esb_accept's parameters.
 ALIKE: Final = ("known", "lane", "client", "source", "type", "corr", "headers", "prio")
 
@@ -62,9 +68,8 @@ def accept_each(
     known = rows[0].get("known") if len(rows) > 1 else None
     if known and all(row.get("known") == known for row in rows):  # as mostly in a group of single ones
         rows, shared = [{**row, "known": None} for row in rows], {**shared, "known": known}
-    cursor.execute(
-        "select i, outcome, id, direct from esb_accept(%s::json, %s::json, %s::jsonb, %s, %s, %s, %s, %s, %s, %s,"
-        " %s::smallint)",
+    _ACCEPT.execute(
+        cursor,
         (
             dumps(rows),
             dumps(warnings) if warnings else None,

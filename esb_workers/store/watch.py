@@ -39,15 +39,16 @@ class Watch:
         self._used: dict[int, tuple[float, int]] = {}  # connection -> in use since when, its socket
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
-        event.listen(engine, "checkout", self._taken)
+        event.listen(engine, "checkout", self.taken)
         for end in ("checkin", "invalidate", "close"):
-            event.listen(engine, end, self._returned)
+            event.listen(engine, end, self.returned)
 
     def close(self) -> None:
         """End the thread."""
         self._closed.set()
 
-    def _taken(self, connection: Any, *_: Any) -> None:
+    def taken(self, connection: Any, *_: Any) -> None:
+        """A connection is in use from now on."""
         if connection.closed:  # by the server, while it lay in the pool: whoever took it will see
             return
         with self._lock:
@@ -56,7 +57,8 @@ class Watch:
                 self._thread = threading.Thread(target=self._look, name="database-watch", daemon=True)
                 self._thread.start()
 
-    def _returned(self, connection: Any, *_: Any) -> None:
+    def returned(self, connection: Any, *_: Any) -> None:
+        """It is not any more."""
         # Before the connection can be closed: its socket's number must not be another's when it is shut down.
         with self._lock:
             self._used.pop(id(connection), None)
