@@ -14,21 +14,23 @@ returns table (id uuid, lane_id int, attempt int, tries smallint, message_id uui
 language plpgsql volatile
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
 set plan_cache_mode = force_generic_plan as $$
-declare v_soft int[]; v_hard int[]; v_ids uuid[]; v_first int[];
+declare v_soft int[]; v_hard int[]; v_ids uuid[]; v_first uuid[];
 begin
-  select array(select j.lane_id from job j where j.pool = p_pool and j.state = 'r' limit 2) into v_first
+  select array(select j.id from job j where j.pool = p_pool and j.state = 'r' limit 2) into v_first
     from worker w where w.id = p_worker and w.dead_at is null;
   if not found then
     raise exception 'declared dead' using errcode = 'ES002';
   end if;
   if v_first = '{}' then return; end if;   -- as most looks find it, so nothing else is asked
   if cardinality(v_first) = 1 then   -- nor whose turn it is, when a single row has just come
-    select case when l.hard then '{}' else v_first end, case when l.hard then v_first else '{}' end into v_soft, v_hard
-      from lane l
-     where l.id = v_first[1] and l.gate_until <= now() and l.next_at <= now()
-       and coalesce((select u.n from unnest(p_room_lane, p_room_n) u(l, n) where u.l = l.id), p_room) > 0;
-    if not found then return; end if;
-  else
+    v_ids := array(
+      select j.id from job j join lane l on l.id = j.lane_id
+       where j.id = v_first[1] and j.state = 'r' and j.run_at <= now() and j.v <= p_v
+         and not l.hard and l.gate_until <= now() and l.next_at <= now()
+         and coalesce((select u.n from unnest(p_room_lane, p_room_n) u(l, n) where u.l = l.id), p_room) > 0
+         for update of j skip locked);
+  end if;
+  if v_ids is null or v_ids = '{}' then
   -- 1. Lanes that have ready rows, round robin after p_after: a loose index scan, lazy under the LIMIT.
   with recursive a(l) as (
     (select j.lane_id from job j where j.pool = p_pool and j.state = 'r' and j.lane_id > p_after order by j.lane_id limit 1)
@@ -49,7 +51,6 @@ begin
              and coalesce((select u.n from unnest(p_room_lane, p_room_n) u(l, n) where u.l = l.id), p_room) > 0
            limit p_lanes) x;
   if v_soft = '{}' and v_hard = '{}' then return; end if;
-  end if;
   -- 2. Lock only the lanes with a declared limit, and never wait. NO KEY: FOR UPDATE would pass by lanes that an
   --    open foreign-key insert share-locks.
   if v_hard <> '{}' then
@@ -83,6 +84,7 @@ begin
                           else '-infinity' end
       from (select h.x id, (select count(*) from job j where j.id = any(v_ids) and j.lane_id = h.x) n from unnest(v_hard) h(x)) t
      where l.id = t.id and l.rate is not null;
+  end if;
   end if;
   if v_ids is null then return; end if;
   -- =ANY(array), never a join: after a variable LIMIT the planner would hash-join and scan the whole table.
