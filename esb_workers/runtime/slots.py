@@ -226,7 +226,7 @@ class SlotEngine(Engine):
         self._wake_slots(len(begun))
 
     def _may_call(self, items: Sequence[_Item], now: float) -> bool:
-        """Whether the pump makes these calls itself: nothing else is to do, and they end before a slot would have waked."""
+        """Whether the pump makes these calls itself: nothing else is to do, and they end as soon as a slot wakes."""
         alone = self._deep and not self._in_flight and not self._loaded() and len(items) <= self._together
         return alone and all(self._windows.brisk(item.claim.lane_id, now) for item in items)
 
@@ -318,17 +318,14 @@ class SlotEngine(Engine):
     def _single(self, item: _Item) -> tuple[_Ends, float | None]:
         """Do one; what came of it, and when its call began, if that was later than it was told to be started."""
         began = None if item.call else time.monotonic()
-        return [self._one(item)], began
-
-    def _one(self, item: _Item) -> _End:
         outcome = self._run(item)
-        return item, outcome, time.monotonic()
+        return [(item, outcome, time.monotonic())], began
 
     def _volley(self, items: list[_Item], patience: float = PATIENCE) -> tuple[_Ends, float | None]:
         """Do several at once; what came of those that have ended in time."""
         worker = self.worker_id
         if self._ready is None or any(item.worker != worker for item in items) or not self.may_act():
-            return [self._one(item) for item in items], None
+            return [(item, self._released(item), time.monotonic()) for item in items], None
         with logs.together():
             ended, late = volley([item.task for item in items], self._ready, patience)
         # Their places are theirs already.
@@ -362,7 +359,7 @@ class SlotEngine(Engine):
 
     def _run(self, item: _Item) -> Outcome:
         if item.call is None and (item.worker != self.worker_id or not self.may_act()):
-            return Outcome(self._slot_work.release(item.claim), good=None)
+            return self._released(item)
         try:
             if item.call is None:
                 return self._slot_work.run(item.task)
@@ -371,6 +368,9 @@ class SlotEngine(Engine):
             log.exception("job %s of pool %s failed in a way that is a defect", item.claim.id, self.pool)
             self._let_go([item.claim], lost=True)  # after five times it is poison
             return Outcome(None, good=False)
+
+    def _released(self, item: _Item) -> Outcome:
+        return Outcome(self._slot_work.release(item.claim), good=None)
 
     # --- completing ----------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ _AGAIN = (_LOCK_TIMEOUT, _DEADLOCK, _SERIALIZATION, CHANGED)
 
 #: No connection is older when it is used again, seconds.
 RECYCLE: Final = 1800
+_MADE: Final = "made"  # among what is known of a connection: when it was, monotonic
 
 Cursor = psycopg2.extensions.cursor
 #: A SQLAlchemy connection inside a transaction, as other packages name it without importing SQLAlchemy.
@@ -72,7 +73,7 @@ class Database:
             },
         )
 
-        event.listen(self.engine, "connect", _ids_as_text)
+        event.listen(self.engine, "connect", _made)
         self._watch = Watch(self.engine, url)
         self._lines: list[Line] = []
 
@@ -183,7 +184,7 @@ class Line:
     def __init__(self, database: Database, watch: Watch) -> None:
         self._database = database
         self._watch = watch
-        self._kept: deque[tuple[Any, float]] = deque()
+        self._kept: deque[Any] = deque()
 
     def cursor(self) -> AbstractContextManager[Cursor]:
         """As `Database.cursor`."""
@@ -192,11 +193,11 @@ class Line:
     def take(self, otherwise: Callable[[], Any]) -> Any:
         """The lease that is kept, or another one."""
         try:
-            lease, since = self._kept.pop()
+            lease = self._kept.pop()
         except IndexError:
             return otherwise()
         connection = lease.dbapi_connection
-        if connection.closed or self._watch.silent or time.monotonic() - since > RECYCLE:
+        if connection.closed or self._watch.silent or time.monotonic() - lease.info[_MADE] > RECYCLE:
             lease.close()
             return otherwise()
         self._watch.taken(connection)
@@ -209,15 +210,16 @@ class Line:
             lease.close()
             return
         self._watch.returned(connection)
-        self._kept.append((lease, time.monotonic()))
+        self._kept.append(lease)
 
     def hang_up(self) -> None:
         """Give back what is kept."""
         while self._kept:
-            self._kept.pop()[0].close()
+            self._kept.pop().close()
 
 
-def _ids_as_text(connection: Any, _record: Any) -> None:
+def _made(connection: Any, record: Any) -> None:
+    record.info[_MADE] = time.monotonic()
     psycopg2.extensions.register_type(_UUID_AS_TEXT, connection)
     psycopg2.extensions.register_type(_UUIDS_AS_TEXT, connection)
 

@@ -431,7 +431,7 @@ def test_word_of_a_row_wakes_a_worker_that_nobody_rings_for_and_that_does_not_lo
     eventually(lambda: engine._idle_count > 0 and count(database, listening) > 0, seconds=10)
     submit(database, "told", 1)
     with database.cursor() as cursor:
-        Teller("delivery").committed(cursor, 1)
+        Teller("delivery", engine.ringer.voice).committed(cursor, 1)
     eventually(lambda: count(database, "select count(*) from delivery") == 1, seconds=10)
 
 

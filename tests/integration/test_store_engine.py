@@ -1,4 +1,4 @@
-"""The pool of connections when the database is silent: nobody waits for long, and all comes back by itself."""
+"""Connections: kept, prepared, and when the database is silent: nobody waits for long, and all comes back by itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import psycopg2
 import pytest
 
 from esb_workers.errors import Unavailable
-from esb_workers.store.engine import Database, translated
+from esb_workers.store import engine as engines
+from esb_workers.store.engine import Database, Line, translated
+from esb_workers.store.prepared import Prepared
 from tests.conftest import with_database
 
 SLEEP = "select pg_sleep(%s)"
@@ -95,3 +97,111 @@ def test_a_slow_statement_is_left_alone(database: Database) -> None:
 
     threading.Thread(target=slow).start()
     assert finished.wait(10)
+
+
+def backend(line: Line) -> int:
+    """The server process that answers on a line."""
+    with line.cursor() as cursor:
+        cursor.execute("select pg_backend_pid()")
+        return int(cursor.fetchone()[0])  # type: ignore[index]
+
+
+def test_a_line_keeps_its_connection_and_who_comes_meanwhile_gets_another(database: Database) -> None:
+    line = database.line()
+    first = backend(line)
+    assert backend(line) == first
+    with line.cursor():
+        assert backend(line) != first
+
+
+def test_a_line_whose_connection_is_cut_has_another_one_the_time_after(database: Database) -> None:
+    line = database.line()
+    first = backend(line)
+    with database.cursor() as cursor:
+        cursor.execute("select pg_terminate_backend(%s)", (first,))
+    with pytest.raises(Unavailable):
+        backend(line)
+    assert backend(line) != first
+
+
+def test_a_connection_of_a_line_does_not_grow_older_than_others(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = database.line()
+    first = backend(line)
+    monkeypatch.setattr(engines, "RECYCLE", -1.0)
+    monkeypatch.setattr(database.engine.pool, "_recycle", 0)
+    assert backend(line) != first
+
+
+def test_a_line_that_is_not_in_use_is_not_overdue(database: Database) -> None:
+    """Or the server would be asked all the time whether it still talks."""
+    line = database.line()
+    backend(line)
+    assert database._watch._used == {}
+    with line.cursor():
+        assert len(database._watch._used) == 1
+
+
+def test_a_frozen_database_is_told_on_a_line_too(own_server: tuple[str, psutil.Process]) -> None:
+    url, postmaster = own_server
+    database = Database(url)
+    line = database.line()
+    backend(line)
+    thaw = freeze(postmaster)
+    try:
+        began = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                backend(line)
+        assert time.monotonic() - began < 6
+    finally:
+        thaw()
+    database.dispose()
+
+
+PROBE = Prepared("probe", "select * from probe(%s, %s::text)")
+
+
+def make_probe(database: Database, answers: str) -> None:
+    with database.cursor() as cursor:
+        cursor.execute("drop function if exists probe")
+        cursor.execute(
+            f"create function probe(n int, t text) returns table ({answers}) language sql as 'select n, t'"
+            if "," in answers
+            else f"create function probe(n int, t text) returns {answers} language sql as 'select n'"
+        )
+
+
+def ask(line: Line) -> tuple[object, ...] | None:
+    with line.cursor() as cursor:
+        PROBE.execute(cursor, (1, "it's"))
+        return cursor.fetchone()
+
+
+def test_a_prepared_statement_is_planned_once_a_connection(database: Database) -> None:
+    make_probe(database, "a int, b text")
+    line = database.line()
+    assert ask(line) == ask(line) == (1, "it's")
+    with line.cursor() as cursor:
+        cursor.execute("select name from pg_prepared_statements")
+        assert cursor.fetchall() == [("probe",)]
+
+
+def test_a_statement_whose_answer_an_upgrade_has_changed_is_prepared_anew(database: Database) -> None:
+    make_probe(database, "a int, b text")
+    line = database.line()
+    ask(line)
+    make_probe(database, "int")
+    with pytest.raises(Unavailable):
+        ask(line)
+    assert ask(line) == (1,)
+
+
+def test_on_a_connection_from_elsewhere_a_statement_is_executed_as_it_is(database: Database, database_url: str) -> None:
+    make_probe(database, "a int, b text")
+    connection = psycopg2.connect(database_url)
+    with connection.cursor() as cursor:
+        PROBE.execute(cursor, (1, "it's"))
+        assert cursor.fetchone() == (1, "it's")
+    connection.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from esb_workers.runtime.looks import ATTENTIVE, LONGEST_LOOK, LOOK_AGAIN, TOLD_FOR, Looks
+from esb_workers.runtime.looks import ATTENTIVE, LONGEST_LOOK, LOOK_AGAIN, LOOK_TOLD, TOLD_FOR, Looks
 
 ASLEEP = 10.0
 
@@ -39,8 +39,8 @@ def test_while_it_is_told_of_rows_it_looks_less() -> None:
     looks, now = flowing(200)
     assert looks.rest(now) < LOOK_AGAIN
     looks.told(now)
-    assert looks.rest(now) == LOOK_AGAIN
-    assert looks.rest(now + TOLD_FOR + 0.001) != LOOK_AGAIN
+    assert looks.rest(now) == LOOK_TOLD
+    assert looks.rest(now + TOLD_FOR + 0.001) < LOOK_TOLD
 
 
 def test_the_longer_nothing_has_come_the_longer_until_the_next_look() -> None:

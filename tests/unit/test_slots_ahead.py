@@ -20,7 +20,8 @@ SLOTS = 8
 @pytest.fixture
 def engine() -> Any:
     work = SimpleNamespace(deadline_seconds=60.0, release=lambda claim: f"release {claim.id}")
-    made = SlotEngine("delivery", Settings(), None, None, work, SLOTS, ahead=192, ready=lambda task: None)  # type: ignore[arg-type]
+    database, ringer = SimpleNamespace(url="", line=lambda: None), SimpleNamespace(broker_url="")
+    made = SlotEngine("delivery", Settings(), database, ringer, work, SLOTS, ahead=192, ready=lambda task: None)  # type: ignore[arg-type]
     made.put = []  # type: ignore[attr-defined]  # what was given to the completer, which is not started
     made._completer.put = made.put.append  # type: ignore[attr-defined, method-assign]
     now = time.monotonic()
