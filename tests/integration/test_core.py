@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
+import pytest
 
 from esb_workers.store import jobs, lanes, messages
 from esb_workers.store.engine import Cursor, Database
@@ -206,6 +207,66 @@ def test_a_closed_gate_holds_a_lane_and_only_that(database: Database) -> None:
         wanted = submit(cursor, free)
         cursor.execute("update lane set gate = 'maintenance', gate_until = 'infinity' where id = %s", (held,))
         assert [c.id for c in jobs.claim(cursor, DELIVERY, new_worker(cursor), 10, 10)] == [wanted]
+
+
+def alone(cursor: Cursor, **limits: Any) -> tuple[int, int]:
+    """A worker, and the lane of the only ready row that there is."""
+    lane = open_lane(cursor, "alone", **limits)
+    if limits:  # as much as these let pass is under way already
+        submit(cursor, lane)
+        jobs.claim(cursor, DELIVERY, new_worker(cursor), 1, 1)
+    submit(cursor, lane)
+    return new_worker(cursor), lane
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_only_ready_row_is_claimed_with_its_lane_and_fence(database: Database, whole: bool) -> None:
+    with database.cursor() as cursor:
+        me, lane = alone(cursor)
+        (claim,) = jobs.claim(cursor, DELIVERY, me, 8, 8, whole=whole)
+        assert (claim.lane_id, claim.attempt) == (lane, 1)
+        assert jobs.claim(cursor, DELIVERY, me, 8, 8, whole=whole) == []
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    "so",
+    [
+        "update lane set gate_until = 'infinity'",
+        "update lane set next_at = now() + interval '1 hour'",
+        "update job set run_at = now() + interval '1 hour' where state = 'r'",
+        "update job set v = 99 where state = 'r'",
+        None,  # there is no room in its lane
+    ],
+)
+def test_the_only_ready_row_is_held_back_by_all_that_holds_others_back(
+    database: Database, so: str | None, whole: bool
+) -> None:
+    with database.cursor() as cursor:
+        me, lane = alone(cursor)
+        if so is not None:
+            cursor.execute(so)
+        rooms = {lane: 0} if so is None else None
+        assert jobs.claim(cursor, DELIVERY, me, 8, 8, rooms=rooms, whole=whole) == []
+        cursor.execute("update lane set gate_until = '-infinity', next_at = '-infinity'")
+        cursor.execute("update job set run_at = now(), v = 1")
+        assert len(jobs.claim(cursor, DELIVERY, me, 8, 8, whole=whole)) == 1
+
+
+@pytest.mark.parametrize("limits", [{"max_concurrency": 1}, {"rate": 0.001}])
+def test_the_only_ready_row_of_a_service_with_limits_waits_for_them(database: Database, limits: dict[str, Any]) -> None:
+    with database.cursor() as cursor:
+        me, _ = alone(cursor, **limits)
+        assert jobs.claim(cursor, DELIVERY, me, 8, 8, whole=True) == []
+
+
+def test_the_only_ready_row_is_not_waited_for_while_another_claims_it(database: Database) -> None:
+    with database.cursor() as cursor:
+        me, _ = alone(cursor)
+        with database.raw_transaction() as other:
+            other.execute("select id from job where state = 'r' for update")
+            assert jobs.claim(cursor, DELIVERY, me, 8, 8, whole=True) == []
+        assert len(jobs.claim(cursor, DELIVERY, me, 8, 8, whole=True)) == 1
 
 
 def test_a_claim_brings_short_messages_along_and_long_ones_are_loaded_once(database: Database) -> None:
