@@ -1,7 +1,8 @@
 """The resident engine of a worker process: registers it, beats, looks for work, and stops in good order.
 
 Threads: a heart (its own connection, so that no slow query can cost the lease), a pump that claims, and a poll that
-makes due rows ready and takes back what dead workers hold; in the pools that messages pass, one that hears of new rows.
+makes due rows ready and takes back what dead workers hold. In the pools that messages pass the pump itself hears of new
+rows, on a connection that another thread opens, and one hears what PostgreSQL says of them where Redis cannot.
 What is done with a claim is the subclasses' matter: `BatchEngine` handles a whole claim in the pump itself,
 `SlotEngine` gives each row to a thread.
 """
@@ -246,6 +247,7 @@ class Engine(ABC):
         try:
             self._pump_until_stopped()
         finally:
+            self._ears.hang_up()
             self._claims_ended.set()
 
     def _pump_until_stopped(self) -> None:
@@ -316,6 +318,7 @@ class Engine(ABC):
                 jobs.due(cursor, self.pool_id)
         if looks:
             self._next_due, self._timers_changed = now + DUE_EVERY, True
+            self._ears.heard()  # what is said while nobody rests has no news, and must not pile up
 
     def _claim(
         self, limit: int, room: int, rooms: dict[int, int] | None = None, *, lease_seconds: float, turn: str = ""

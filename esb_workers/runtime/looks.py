@@ -36,6 +36,7 @@ class Looks:
         # Of messages alone: runs are waked by those who wait for them, and looks would compete with their steps.
         self._flow = Pace(STEADY_SPAN, STEADY if messages else math.inf)
         self._attentive_until = 0.0
+        self._told_at = 0.0
         self._told_until = 0.0  # rows are expected to be told of
         self._last_row = 0.0
 
@@ -43,11 +44,13 @@ class Looks:
         """A claim brought `rows`."""
         self._pace.note(rows, now)
         self._flow.note(rows, now)
+        if self._told_at < self._last_row:  # nobody has told of these: senders are under load, though this pool is not
+            self._told_until = 0.0
         self._attentive_until, self._last_row = now + ATTENTIVE, now
 
     def told(self, now: float) -> None:
         """Somebody has told of a row."""
-        self._told_until = now + TOLD_FOR
+        self._told_at, self._told_until = now, now + TOLD_FOR
 
     def loaded(self, now: float) -> bool:
         """Whether the pool is under load."""

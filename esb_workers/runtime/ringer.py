@@ -145,6 +145,7 @@ class Ringer:
         self.failures += 1
         if self.failures == 1 or self.failures % 60 == 0:
             log.warning("the broker cannot be rung; work goes on by polling: %s", error)
+        self.voice.hush()  # it may not have noticed
         if self._connection is not None:
             _hang_up(self._connection)
             self._connection = None

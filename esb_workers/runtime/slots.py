@@ -227,7 +227,8 @@ class SlotEngine(Engine):
 
     def _may_call(self, items: Sequence[_Item], now: float) -> bool:
         """Whether the pump makes these calls itself: nothing else is to do, and they end as soon as a slot wakes."""
-        alone = self._deep and not self._in_flight and not self._loaded() and len(items) <= self._together
+        alone = self._deep and not self._in_flight and not self._ahead.count and not self._loaded()
+        alone = alone and len(items) <= self._together
         return alone and all(self._windows.brisk(item.claim.lane_id, now) for item in items)
 
     def _call(self, items: list[_Item]) -> None:

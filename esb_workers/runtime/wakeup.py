@@ -10,6 +10,11 @@ from typing import Final
 NOTHING: Final = -1
 
 
+def _milliseconds(seconds: float) -> int:
+    """poll(2) knows no less, and Python would round up: a look after 1.1 ms would be one after 2."""
+    return max(1, round(seconds * 1000)) if seconds > 0 else 0
+
+
 class Wakeup:
     """Set from any thread, waited for by one.
 
@@ -51,7 +56,7 @@ class Wakeup:
         self._look_at(other)
         self._waits = True
         try:
-            ready = () if self._is_set else self._poll.poll(max(0.0, seconds) * 1000)
+            ready = () if self._is_set else self._poll.poll(_milliseconds(seconds))
         finally:
             self._waits = False
         for descriptor, _ in ready:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final
 
 import psycopg2
@@ -14,8 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, exc
 from sqlalchemy.engine import make_url
 
 from esb_workers import errors
-from esb_workers.store.prepared import CHANGED
-from esb_workers.store.prepared import Connection as _Connection
+from esb_workers.store import prepared
 from esb_workers.store.watch import Watch
 
 #: SQLSTATEs by which the functions of the schema speak to their callers.
@@ -23,7 +22,6 @@ FENCED, WORKER_DEAD, STALE_REVISION = "ES001", "ES002", "ES003"
 #: Classes of SQLSTATE that mean "the server is away or busy", not "the statement is wrong".
 _AWAY = ("08", "53", "57")
 _LOCK_TIMEOUT, _DEADLOCK, _SERIALIZATION = "55P03", "40P01", "40001"
-_AGAIN = (_LOCK_TIMEOUT, _DEADLOCK, _SERIALIZATION, CHANGED)
 
 #: No connection is older when it is used again, seconds.
 RECYCLE: Final = 1800
@@ -55,14 +53,14 @@ class Database:
             make_url(url).set(drivername="postgresql+psycopg2"),
             isolation_level="AUTOCOMMIT",
             pool_size=pool_size,
-            max_overflow=pool_size,
+            max_overflow=pool_size + 2,  # lines keep theirs
             pool_timeout=3,
             pool_recycle=RECYCLE,
             pool_use_lifo=True,
             # In autocommit there is nothing to roll back; the reset would be a round trip for every lease.
             pool_reset_on_return=None,
             connect_args={
-                "connection_factory": _Connection,
+                "connection_factory": prepared.Connection,
                 "connect_timeout": 3,
                 "application_name": name,
                 "options": options,
@@ -88,7 +86,7 @@ class Database:
                 yield cursor
         except psycopg2.Error as error:
             # What is left of the connection is unknown, unless the server itself refused the statement.
-            if not error.pgcode or error.pgcode.startswith(_AWAY) or error.pgcode == CHANGED:
+            if not error.pgcode or error.pgcode.startswith(_AWAY):
                 lease.invalidate()
             raise translated(error) from error
         finally:
@@ -214,8 +212,9 @@ class Line:
 
     def hang_up(self) -> None:
         """Give back what is kept."""
-        while self._kept:
-            self._kept.pop().close()
+        with suppress(IndexError):
+            while True:
+                self._kept.pop().close()
 
 
 def _made(connection: Any, record: Any) -> None:
@@ -240,7 +239,7 @@ def translated(error: BaseException | None) -> Exception:
         isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) or type(error) is psycopg2.DatabaseError
     )
     away = code is None and broken
-    if away or (code and (code.startswith(_AWAY) or code in _AGAIN)):
+    if away or (code and (code.startswith(_AWAY) or code in (_LOCK_TIMEOUT, _DEADLOCK, _SERIALIZATION))):
         return errors.Unavailable(
             f"the database is not available: {str(error).strip().splitlines()[0] if str(error).strip() else code}"
         )

@@ -11,10 +11,21 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any, Final
 
+import psycopg2
+import psycopg2.errors
 import psycopg2.extensions
 
-#: SQLSTATE of a statement whose answer has changed its form since it was prepared, by an upgrade of the schema.
-CHANGED: Final = "0A000"
+#: The answer has changed its form since the statement was prepared, by an upgrade of the schema; or what is prepared in
+#: a connection is not what we know of, as behind a pooler that gives a transaction any connection.
+_OUTDATED: Final = (
+    psycopg2.errors.FeatureNotSupported,
+    psycopg2.errors.InvalidSqlStatementName,
+    psycopg2.errors.DuplicatePreparedStatement,
+)
+
+
+class Outdated(psycopg2.OperationalError):
+    """What a connection has prepared is of no use any more, and so is the connection."""
 
 
 class Connection(psycopg2.extensions.connection):
@@ -37,12 +48,15 @@ class Prepared:
         self._execute = f"execute {name} ({', '.join(['%s'] * (len(parts) - 1))})"
 
     def execute(self, cursor: psycopg2.extensions.cursor, values: Sequence[Any]) -> None:
-        """Execute it; the answer is the cursor's."""
+        """Execute it; the answer is the cursor's. Raises Outdated."""
         connection = cursor.connection
         if not isinstance(connection, Connection):
             cursor.execute(self._text, values)
             return
-        if self._name not in connection.prepared:
-            cursor.execute(self._prepare)
-            connection.prepared.add(self._name)  # also where a transaction is rolled back: it stays prepared
-        cursor.execute(self._execute, values)
+        try:
+            if self._name not in connection.prepared:
+                cursor.execute(self._prepare)
+                connection.prepared.add(self._name)  # also where a transaction is rolled back: it stays prepared
+            cursor.execute(self._execute, values)
+        except _OUTDATED as error:
+            raise Outdated(str(error)) from error

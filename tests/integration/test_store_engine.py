@@ -109,9 +109,11 @@ def backend(line: Line) -> int:
 def test_a_line_keeps_its_connection_and_who_comes_meanwhile_gets_another(database: Database) -> None:
     line = database.line()
     first = backend(line)
+    assert database.engine.pool.checkedout() == 1, "it is the line's, and nobody else's"  # type: ignore[attr-defined]
     assert backend(line) == first
     with line.cursor():
         assert backend(line) != first
+    assert database.engine.pool.checkedout() == 1  # type: ignore[attr-defined]
 
 
 def test_a_line_whose_connection_is_cut_has_another_one_the_time_after(database: Database) -> None:
@@ -138,7 +140,7 @@ def test_a_line_that_is_not_in_use_is_not_overdue(database: Database) -> None:
     """Or the server would be asked all the time whether it still talks."""
     line = database.line()
     backend(line)
-    assert database._watch._used == {}
+    assert database._watch._used == {} and database.engine.pool.checkedout() == 1  # type: ignore[attr-defined]
     with line.cursor():
         assert len(database._watch._used) == 1
 
@@ -196,6 +198,30 @@ def test_a_statement_whose_answer_an_upgrade_has_changed_is_prepared_anew(databa
     with pytest.raises(Unavailable):
         ask(line)
     assert ask(line) == (1,)
+
+
+def test_a_statement_that_is_not_prepared_any_more_is_prepared_anew(database: Database) -> None:
+    """As behind a pooler that gives each transaction any connection."""
+    make_probe(database, "a int, b text")
+    line = database.line()
+    ask(line)
+    with line.cursor() as cursor:
+        cursor.execute("deallocate all")
+    with pytest.raises(Unavailable):
+        ask(line)
+    assert ask(line) == (1, "it's")
+
+
+def test_lines_leave_a_small_pool_what_it_had(database_url: str) -> None:
+    """Two connections, one inside a transaction that needs the other, beside those that two lines keep."""
+    small = Database(database_url, pool_size=1)
+    lines = small.line(), small.line()
+    with lines[0].cursor(), lines[1].cursor():
+        pass
+    with small.raw_transaction(), small.cursor() as cursor:
+        cursor.execute("select 1")
+        assert cursor.fetchone() == (1,)
+    small.dispose()
 
 
 def test_on_a_connection_from_elsewhere_a_statement_is_executed_as_it_is(database: Database, database_url: str) -> None:

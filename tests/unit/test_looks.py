@@ -43,6 +43,16 @@ def test_while_it_is_told_of_rows_it_looks_less() -> None:
     assert looks.rest(now + TOLD_FOR + 0.001) < LOOK_TOLD
 
 
+def test_rows_that_nobody_has_told_of_are_looked_for_as_if_nobody_told() -> None:
+    """Senders are under load by their own measure: they tell of a row now and then."""
+    looks, now = flowing(200)
+    looks.told(now)
+    looks.found(1, now + 0.001)
+    assert looks.rest(now + 0.001) == LOOK_TOLD
+    looks.found(1, now + 0.004)
+    assert looks.rest(now + 0.004) < LOOK_AGAIN
+
+
 def test_the_longer_nothing_has_come_the_longer_until_the_next_look() -> None:
     looks, now = flowing(2000)
     rests = [looks.rest(now + silence) for silence in (0.1, 0.2, 0.5)]
