@@ -10,7 +10,8 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_rand
 
 from esb_workers.errors import Unavailable
 from esb_workers.queues import PoolName
-from esb_workers.runtime.engine import SUSPECT, Engine
+from esb_workers.runtime.engine import Engine
+from esb_workers.runtime.holdings import SUSPECT
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
 from esb_workers.store.engine import Database

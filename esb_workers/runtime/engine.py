@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import random
 import socket
 import threading
 import time
@@ -27,6 +26,8 @@ from esb_workers import drill
 from esb_workers.errors import Unavailable, WorkerDeclaredDead
 from esb_workers.queues import POOL_IDS, PoolName
 from esb_workers.runtime.hints import Ears
+from esb_workers.runtime.holdings import Holdings
+from esb_workers.runtime.holdings import of as held_of
 from esb_workers.runtime.looks import Looks
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.runtime.teller import CHANNELS
@@ -34,7 +35,7 @@ from esb_workers.runtime.wakeup import Wakeup
 from esb_workers.settings import Settings
 from esb_workers.store import counters, jobs, step_queues, workers
 from esb_workers.store.engine import Cursor, Database
-from esb_workers.store.jobs import Claim, Held, Key
+from esb_workers.store.jobs import Claim, Key
 from esb_workers.store.notices import Listener
 from esb_workers.store.step_queues import StepQueue
 
@@ -50,10 +51,7 @@ SOONER: Final = 0.05
 UNCALLED: Final = 5
 #: A claim whose answer takes longer than this is not acted on, seconds: the poll may be about to give it back.
 LATE_CLAIM: Final = 4.0
-#: A row that so many workers have lost may be what killed them: a process holds one such row at a time, so that the
-#: innocent who were lost with it are never lost with it again, and only the guilty one comes to five.
-SUSPECT: Final = 2
-#: The other suspects are looked at again after this, seconds.
+#: Suspects beyond one are looked at again after this, seconds: see runtime.holdings.
 SUSPECT_PAUSE: Final = 0.2
 #: What is in flight under this process's name for longer, and unknown to it, is given back, seconds.
 UNKNOWN_AFTER: Final = 7.0
@@ -113,9 +111,7 @@ class Engine(ABC):
         self._ears = Ears(ringer.broker_url, CHANNELS.get(pool), self._poked.set)
         self._listener = Listener(database, CHANNELS[pool], self._told_of_rows) if pool in CHANNELS else None
         self._threads: list[threading.Thread] = []
-        self._held: dict[Held, None] = {}  # claimed here, and not recorded or given up yet
-        self._suspect: Held | None = None  # the one that is under way, or was the last
-        self._lost: set[Held] = set()  # begun here, and their outcomes could not be recorded
+        self._holdings = Holdings()
 
     # --- life ----------------------------------------------------------------------------------------
 
@@ -221,7 +217,7 @@ class Engine(ABC):
             return
         host, version = socket.gethostname(), metadata.version("python-esb")
         self.worker_id = workers.register(cursor, self.pool_id, host, os.getpid(), version, lease)
-        self._lost.clear()  # of the old life: a sweep takes them
+        self._holdings.begin_anew()
         self.figures.lives += 1
         self._poked.set()
 
@@ -341,12 +337,15 @@ class Engine(ABC):
             )
             if claims and (took := time.monotonic() - asked) > LATE_CLAIM:
                 log.warning("a claim took %.1f s; it is given back", took)
-                jobs.give_back(cursor, worker, dict.fromkeys((Held(c.id, c.attempt) for c in claims), False))
+                jobs.give_back(cursor, worker, dict.fromkeys(map(held_of, claims), False))
                 return []
-            claims = self._with_one_suspect(cursor, worker, claims)
+            claims, others = self._holdings.with_one_suspect(claims)
+            if others:
+                jobs.give_back(cursor, worker, dict.fromkeys(others, False), SUSPECT_PAUSE)
+                self._timers_changed = True
         if claims:
             self._looks.found(len(claims), time.monotonic())
-            self._held.update(dict.fromkeys(Held(c.id, c.attempt) for c in claims))
+            self._holdings.take(claims)
             drill.crash_point(drill.AFTER_CLAIM)
             self.figures.claimed += len(claims)
             self._after[turn] = last_turn({c.lane_id for c in claims}, self._after[turn])
@@ -354,27 +353,9 @@ class Engine(ABC):
                 self.ringer.ring(self.bell)  # there is more than this process takes: wake the next one
         return claims
 
-    def _with_one_suspect(self, cursor: Cursor, worker: int, claims: list[Claim]) -> list[Claim]:
-        """All but the suspects, and one of these unless one is under way; the others are given back."""
-        suspects = [claim for claim in claims if claim.losses >= SUSPECT]
-        if not suspects:
-            return claims
-        kept = random.choice(suspects) if self._suspect not in self._held else None
-        if kept is not None:
-            self._suspect = Held(kept.id, kept.attempt)
-        others = {Held(c.id, c.attempt): False for c in suspects if c is not kept}
-        if others:
-            jobs.give_back(cursor, worker, others, SUSPECT_PAUSE)
-            self._timers_changed = True
-        return [claim for claim in claims if claim is kept or claim.losses < SUSPECT]
-
     def _let_go(self, claims: Iterable[Claim], *, lost: bool = False) -> None:
-        """These are recorded, or never will be; `lost`: they were begun, and what came of them is not on record."""
-        for claim in claims:
-            held = Held(claim.id, claim.attempt)
-            if lost:
-                self._lost.add(held)
-            self._held.pop(held, None)
+        """See Holdings."""
+        self._holdings.let_go(claims, lost=lost)
 
     # --- the poll ------------------------------------------------------------------------------------
 
@@ -417,16 +398,16 @@ class Engine(ABC):
         """What the database takes to be in our hands and is not: our lease is good, so no sweep would ever take it.
 
         It gets there when the connection breaks between the commit of a claim and its answer, or before the rows
-        could be prepared. Asked first and compared then: what was claimed that long ago is among `_held` by now.
+        could be prepared. Asked first and compared then: what was claimed that long ago is among the holdings by now.
         """
         worker = self.worker_id
         if not worker:
             return []
-        unknown = [held for held in jobs.held(cursor, worker, UNKNOWN_AFTER) if held not in self._held]
+        unknown = self._holdings.unknown(jobs.held(cursor, worker, UNKNOWN_AFTER))
         if not unknown:
             return []
-        given = jobs.give_back(cursor, worker, {held: held in self._lost for held in unknown})
-        self._lost.difference_update(unknown)
+        given = jobs.give_back(cursor, worker, unknown)
+        self._holdings.given_back(unknown)
         return given
 
     def promote(self, keys: Sequence[Key]) -> None:

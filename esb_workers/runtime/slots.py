@@ -7,10 +7,9 @@ whose calls are quick. Slots run calls with no transaction open; runtime.complet
 from __future__ import annotations
 
 import logging
-import queue as queues
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from esb_workers.runtime.completer import Completer, Result
 from esb_workers.runtime.engine import Engine
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.runtime.slotwork import Outcome, Ready, SlotWork
+from esb_workers.runtime.taskqueue import TaskQueue
 from esb_workers.runtime.volley import PATIENCE, Call, volley
 from esb_workers.runtime.windows import ABREAST, BRISK, LaneWindows
 from esb_workers.settings import Settings
@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 
 #: How long a claim waits under load for slots to come free and rows to gather, seconds: see runtime.pace.
 GATHER = 0.003
-#: How long tasks wait for slots that are awake before further ones are woken, seconds.
-RAMP = 0.001
 #: While rows are claimed ahead, and others had none, those are looked for this often, seconds.
 LOOK_ASIDE = 0.025
 
@@ -91,8 +89,7 @@ class SlotEngine(Engine):
         self._together = max(1, slots // 2 // ABREAST)
         self._ahead: Ahead[_Item] = Ahead(ahead)
         self._rowing = 0  # slots that are at work on rows of swift lanes, one volley after the other
-        self._tasks: deque[_Task] = deque()
-        self._tokens: queues.SimpleQueue[bool] = queues.SimpleQueue()  # each wakes one slot; False: for good
+        self._queue: TaskQueue[_Task] = TaskQueue()
         self._completer = Completer(f"{pool}-completer", self._record, self._let_go, self._flowing, self._settled)
         self._freed = threading.Event()
         self._unrecorded = 0
@@ -222,8 +219,7 @@ class SlotEngine(Engine):
         if at_once:
             self._call(items)
             return
-        self._tasks.extend(begun)
-        self._wake_slots(len(begun))
+        self._queue.put_gently(begun)
 
     def _may_call(self, items: Sequence[_Item], now: float) -> bool:
         """Whether the pump makes these calls itself: nothing else is to do, and they end as soon as a slot wakes."""
@@ -282,23 +278,6 @@ class SlotEngine(Engine):
         for lane in self._ahead.lanes():
             self._release(self._ahead.drop(lane))
 
-    def _wake_slots(self, count: int) -> None:
-        """Wake one slot for `count` tasks, and twice as many every RAMP for as long as some are not taken.
-
-        Where calls are quick, one or two slots do them one after the other, which costs half of what it costs to have
-        a thread wake for each and all of them wait for the interpreter; where they are slow, a few milliseconds later
-        every task has a slot.
-        """
-        woken = 0
-        more = 1
-        while self._tasks and woken < count:
-            if woken:
-                time.sleep(RAMP)
-            for _ in range(more):
-                self._tokens.put(True)
-            woken += more
-            more *= 2
-
     # --- slots ---------------------------------------------------------------------------------------
 
     def _slot(self) -> None:
@@ -306,12 +285,10 @@ class SlotEngine(Engine):
         rowing = 0
         while True:
             if not items:
-                try:
-                    items, rowing = self._tasks.popleft()
-                except IndexError:
-                    if not self._tokens.get():
-                        return
-                    continue
+                task = self._queue.take()
+                if task is None:
+                    return
+                items, rowing = task
             # Who rows never waits for a single call: others would wait behind it.
             done, began = self._volley(items) if rowing else self._single(items[0])
             items, rowing = self._ended(done, began, rowing=rowing)
@@ -330,9 +307,7 @@ class SlotEngine(Engine):
         with logs.together():
             ended, late = volley([item.task for item in items], self._ready, patience)
         # Their places are theirs already.
-        self._tasks.extend(_Task([items[one.position]._replace(call=one.call)]) for one in late)
-        for _ in late:
-            self._tokens.put(True)
+        self._queue.put([_Task([items[one.position]._replace(call=one.call)]) for one in late])
         return [(items[one.position], one.result, one.at) for one in ended], None
 
     def _ended(self, done: _Ends, began: float | None, *, rowing: int) -> tuple[list[_Item], int]:
@@ -417,6 +392,5 @@ class SlotEngine(Engine):
             self._drop_ahead()
         while self._busy() and time.monotonic() < deadline:
             time.sleep(0.01)
-        for _ in range(self._slots):
-            self._tokens.put(False)
+        self._queue.end(self._slots)
         self._completer.end()

@@ -67,7 +67,7 @@ def dispatch(engine: Any, *names: str, lane: int = LANE) -> None:
 
 
 def left_to_slots(engine: Any) -> list[str]:
-    return [item.claim.id for task in engine._tasks for item in task.items]
+    return [item.claim.id for task in engine._queue.tasks for item in task.items]
 
 
 def test_a_single_call_to_a_quick_destination_needs_no_slot(engine: Any) -> None:
@@ -101,7 +101,7 @@ def test_what_takes_its_time_gets_a_slot_to_wait_in(engine: Any, monkeypatch: py
         engine._may_call = lambda items, now: True
         dispatch(engine, "a")
     assert (left_to_slots(engine), engine.put, engine._in_flight) == (["a"], [], 1)
-    assert engine._tasks[0].items[0].call is not None, "it is sent already"
+    assert engine._queue.tasks[0].items[0].call is not None, "it is sent already"
 
 
 def test_on_a_lease_that_may_have_run_out_nothing_is_called(engine: Any) -> None:
