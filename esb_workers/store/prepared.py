@@ -7,6 +7,8 @@ are much of that [measured: a claim that finds nothing takes 510 µs every 5 ms 
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Sequence
 from itertools import count
 from typing import Any, Final
@@ -15,17 +17,14 @@ import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
 
-#: The answer has changed its form since the statement was prepared, by an upgrade of the schema; or what is prepared in
-#: a connection is not what we know of, as behind a pooler that gives a transaction any connection.
-_OUTDATED: Final = (
-    psycopg2.errors.FeatureNotSupported,
-    psycopg2.errors.InvalidSqlStatementName,
-    psycopg2.errors.DuplicatePreparedStatement,
-)
+log = logging.getLogger(__name__)
+
+#: What is prepared in a connection is not what we know of, as behind a pooler that gives each transaction another one.
+_NOT_OURS: Final = (psycopg2.errors.InvalidSqlStatementName, psycopg2.errors.DuplicatePreparedStatement)
 
 
 class Outdated(psycopg2.OperationalError):
-    """What a connection has prepared is of no use any more, and so is the connection."""
+    """What a connection has prepared is of no use any more, and neither is the connection."""
 
 
 class Connection(psycopg2.extensions.connection):
@@ -37,20 +36,26 @@ class Connection(psycopg2.extensions.connection):
 
 
 class Prepared:
-    """A statement with `%s` for each of its values. On connections that are not a Database's it is executed as it is."""
+    """A statement with `%s` for each of its values.
+
+    It is executed as it is on connections that are not a Database's, and in a process that meets a pooler in between.
+    """
 
     def __init__(self, name: str, text: str) -> None:
         numbers = count(1)
         parts = text.split("%s")
+        # A pooler's connections are those of all: what another release calls so must not be taken for ours.
+        name += "_" + hashlib.sha256(text.encode()).hexdigest()[:8]
         self._name = name
         self._text = text
+        self._as_it_is = False
         self._prepare = f"prepare {name} as " + "".join(f"{part}${next(numbers)}" for part in parts[:-1]) + parts[-1]
         self._execute = f"execute {name} ({', '.join(['%s'] * (len(parts) - 1))})"
 
     def execute(self, cursor: psycopg2.extensions.cursor, values: Sequence[Any]) -> None:
         """Execute it; the answer is the cursor's. Raises Outdated."""
         connection = cursor.connection
-        if not isinstance(connection, Connection):
+        if self._as_it_is or not isinstance(connection, Connection):
             cursor.execute(self._text, values)
             return
         try:
@@ -58,5 +63,11 @@ class Prepared:
                 cursor.execute(self._prepare)
                 connection.prepared.add(self._name)  # also where a transaction is rolled back: it stays prepared
             cursor.execute(self._execute, values)
-        except _OUTDATED as error:
+        except psycopg2.errors.FeatureNotSupported as error:  # an upgrade has changed the form of its answer
             raise Outdated(str(error)) from error
+        except _NOT_OURS as error:
+            self._as_it_is = True
+            if connection.info.transaction_status != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+                raise Outdated(str(error)) from error
+            log.warning("nothing can be prepared in connections that change in between, so all is parsed each time")
+            cursor.execute(self._text, values)

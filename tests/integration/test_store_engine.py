@@ -162,7 +162,9 @@ def test_a_frozen_database_is_told_on_a_line_too(own_server: tuple[str, psutil.P
     database.dispose()
 
 
-PROBE = Prepared("probe", "select * from probe(%s, %s::text)")
+@pytest.fixture
+def probe() -> Prepared:
+    return Prepared("probe", "select * from probe(%s, %s::text)")
 
 
 def make_probe(database: Database, answers: str) -> None:
@@ -175,41 +177,66 @@ def make_probe(database: Database, answers: str) -> None:
         )
 
 
-def ask(line: Line) -> tuple[object, ...] | None:
+def ask(line: Line, probe: Prepared) -> tuple[object, ...] | None:
     with line.cursor() as cursor:
-        PROBE.execute(cursor, (1, "it's"))
+        probe.execute(cursor, (1, "it's"))
         return cursor.fetchone()
 
 
-def test_a_prepared_statement_is_planned_once_a_connection(database: Database) -> None:
-    make_probe(database, "a int, b text")
-    line = database.line()
-    assert ask(line) == ask(line) == (1, "it's")
+def prepared_in(line: Line) -> list[str]:
     with line.cursor() as cursor:
         cursor.execute("select name from pg_prepared_statements")
-        assert cursor.fetchall() == [("probe",)]
+        return [name.rpartition("_")[0] for (name,) in cursor.fetchall()]
 
 
-def test_a_statement_whose_answer_an_upgrade_has_changed_is_prepared_anew(database: Database) -> None:
+def test_a_prepared_statement_is_planned_once_a_connection(database: Database, probe: Prepared) -> None:
     make_probe(database, "a int, b text")
     line = database.line()
-    ask(line)
+    assert ask(line, probe) == ask(line, probe) == (1, "it's")
+    assert prepared_in(line) == ["probe"]
+
+
+def test_a_statement_whose_answer_an_upgrade_has_changed_is_prepared_anew(database: Database, probe: Prepared) -> None:
+    make_probe(database, "a int, b text")
+    line = database.line()
+    ask(line, probe)
     make_probe(database, "int")
     with pytest.raises(Unavailable):
-        ask(line)
-    assert ask(line) == (1,)
+        ask(line, probe)
+    assert ask(line, probe) == (1,)
+    assert prepared_in(line) == ["probe"]
 
 
-def test_a_statement_that_is_not_prepared_any_more_is_prepared_anew(database: Database) -> None:
-    """As behind a pooler that gives each transaction any connection."""
+#: What a client meets behind a pooler that gives each transaction another connection.
+POOLED = ["deallocate all", "prepare {name} as select 1"]
+
+
+@pytest.mark.parametrize("meanwhile", POOLED)
+def test_where_connections_change_in_between_a_statement_is_executed_as_it_is(
+    database: Database, probe: Prepared, meanwhile: str
+) -> None:
     make_probe(database, "a int, b text")
     line = database.line()
-    ask(line)
+    if "deallocate" in meanwhile:
+        ask(line, probe)
+    with line.cursor() as cursor:
+        cursor.execute(meanwhile.format(name=probe._name))
+    assert ask(line, probe) == ask(line, probe) == (1, "it's")
     with line.cursor() as cursor:
         cursor.execute("deallocate all")
-    with pytest.raises(Unavailable):
-        ask(line)
-    assert ask(line) == (1, "it's")
+    assert ask(line, probe) == (1, "it's")
+    assert prepared_in(line) == []
+
+
+def test_inside_a_transaction_it_is_so_from_the_next_one_on(database: Database, probe: Prepared) -> None:
+    make_probe(database, "a int, b text")
+    with pytest.raises(Unavailable), database.raw_transaction() as cursor:
+        probe.execute(cursor, (1, "it's"))
+        cursor.execute("deallocate all")
+        probe.execute(cursor, (1, "it's"))
+    with database.raw_transaction() as cursor:
+        probe.execute(cursor, (1, "it's"))
+        assert cursor.fetchone() == (1, "it's")
 
 
 def test_lines_leave_a_small_pool_what_it_had(database_url: str) -> None:
@@ -224,10 +251,12 @@ def test_lines_leave_a_small_pool_what_it_had(database_url: str) -> None:
     small.dispose()
 
 
-def test_on_a_connection_from_elsewhere_a_statement_is_executed_as_it_is(database: Database, database_url: str) -> None:
+def test_on_a_connection_from_elsewhere_a_statement_is_executed_as_it_is(
+    database: Database, database_url: str, probe: Prepared
+) -> None:
     make_probe(database, "a int, b text")
     connection = psycopg2.connect(database_url)
     with connection.cursor() as cursor:
-        PROBE.execute(cursor, (1, "it's"))
+        probe.execute(cursor, (1, "it's"))
         assert cursor.fetchone() == (1, "it's")
     connection.close()
