@@ -3,6 +3,12 @@ create or replace function esb_uuid_at(p_at timestamptz) returns uuid language s
   select (lpad(to_hex((extract(epoch from p_at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
 $$;
 
+-- A UUIDv7 of now, for rows that statements make; others get theirs from the code.
+create or replace function esb_new_id() returns uuid language sql volatile as $$
+  select (lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0') || '7' || substr(r, 1, 3)
+          || '8' || substr(r, 4, 15))::uuid from (select replace(gen_random_uuid()::text, '-', '') r) x
+$$;
+
 -- Makes the weekly partitions of all history from this week to p_ahead weeks on, and a default one that should
 -- stay empty: it exists because a missing partition would refuse an accept. Returns how many it made.
 -- Of JSON nothing is sampled: no query asks for it, and sorting samples of it was a tenth of PostgreSQL's work under load.

@@ -29,8 +29,3 @@ begin
   end loop;
   return n;
 end $$;
-
--- A UUIDv7 of now, where no process is at hand to make one.
-create or replace function esb_new_id() returns uuid language sql volatile as $$
-  select (substr(esb_uuid_at(clock_timestamp())::text, 1, 14) || '7' || substr(gen_random_uuid()::text, 16))::uuid
-$$;

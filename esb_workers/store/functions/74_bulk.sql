@@ -1,9 +1,3 @@
--- A UUIDv7 of now, for rows that statements make; others get theirs from the code.
-create or replace function esb_new_id() returns uuid language sql volatile as $$
-  select (lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0') || '7' || substr(r, 1, 3)
-          || '8' || substr(r, 4, 15))::uuid from (select replace(gen_random_uuid()::text, '-', '') r) x
-$$;
-
 -- One chunk of an act on many runs, in the order of their ids: each run is told, and its item marked, in one transaction.
 -- Answers how many were handled; fewer than p_limit: the rest is others' or nobody's. Any number may be at it.
 create or replace function esb_bulk_step(p_bulk uuid, p_limit int) returns int language plpgsql as $$
