@@ -28,11 +28,13 @@ class Outdated(psycopg2.OperationalError):
 
 
 class Connection(psycopg2.extensions.connection):
-    """psycopg2's, which also knows the statements that are prepared in it."""
+    """psycopg2's, which also knows the statements that are prepared in it.
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.prepared: set[str] = set()
+    Without an `__init__` of its own: where no connection can be had, the traceback of the error would hold on to the one
+    that failed, with its socket, until the garbage collector comes by.
+    """
+
+    prepared: frozenset[str] = frozenset()
 
 
 class Prepared:
@@ -61,7 +63,7 @@ class Prepared:
         try:
             if self._name not in connection.prepared:
                 cursor.execute(self._prepare)
-                connection.prepared.add(self._name)  # also where a transaction is rolled back: it stays prepared
+                connection.prepared |= {self._name}  # also where a transaction is rolled back: it stays prepared
             cursor.execute(self._execute, values)
         except psycopg2.errors.FeatureNotSupported as error:  # an upgrade has changed the form of its answer
             raise Outdated(str(error)) from error

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import psycopg2
@@ -17,6 +20,7 @@ from esb_workers.store.prepared import Prepared
 from tests.conftest import with_database
 
 SLEEP = "select pg_sleep(%s)"
+FILES = Path("/proc/self/fd")
 
 
 @pytest.fixture
@@ -260,3 +264,40 @@ def test_on_a_connection_from_elsewhere_a_statement_is_executed_as_it_is(
         probe.execute(cursor, (1, "it's"))
         assert cursor.fetchone() == (1, "it's")
     connection.close()
+
+
+@pytest.fixture
+def full_server(tmp_path: Path) -> Iterator[str]:
+    """A server that refuses every login for want of connections: its URL."""
+    body = b"SFATAL\0C53300\0Msorry, too many clients already\0\0"
+    answer = b"E" + (len(body) + 4).to_bytes(4, "big") + body
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / ".s.PGSQL.5432"))
+        server.listen(50)
+
+        def refuse() -> None:
+            while True:
+                try:
+                    with server.accept()[0] as client:
+                        client.recv(1000)
+                        client.sendall(answer)
+                except OSError:
+                    return
+
+        threading.Thread(target=refuse, daemon=True).start()
+        yield f"postgresql://esb@/esb?host={tmp_path}"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.skipif(not FILES.is_dir(), reason="counts files by /proc")
+def test_a_connection_that_is_refused_leaves_no_file_for_the_garbage_collector(full_server: str) -> None:
+    database = Database(full_server)
+    gc.disable()
+    try:
+        before = len(list(FILES.iterdir()))
+        for _ in range(30):
+            with pytest.raises(Unavailable), database.cursor():
+                pass
+        assert len(list(FILES.iterdir())) <= before + 3
+    finally:
+        gc.enable()
