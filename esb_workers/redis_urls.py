@@ -10,17 +10,6 @@ if TYPE_CHECKING:
 
 SCHEMES: Final = ("redis://", "rediss://", "redis+socket://")
 
-#: A connection whose other end is gone without a word is noticed within half a minute, also by who only listens.
-_NOTICED: Final[dict[str, Any]] = {
-    "socket_keepalive": True,
-    "socket_keepalive_options": {
-        socket.TCP_KEEPIDLE: 10,
-        socket.TCP_KEEPINTVL: 5,
-        socket.TCP_KEEPCNT: 3,
-        socket.TCP_USER_TIMEOUT: 25_000,  # milliseconds
-    },
-}
-
 
 def connections(url: str, *, timeout: float, connect_timeout: float) -> redis.ConnectionPool:
     """Connections to the Redis of such a URL that never try anything twice. `timeout`: for each answer, seconds.
@@ -38,5 +27,13 @@ def connections(url: str, *, timeout: float, connect_timeout: float) -> redis.Co
         retry=Retry(NoBackoff(), 0),
         protocol=2,
         max_connections=1 << 16,
-        **({} if url.startswith("redis+socket://") else _NOTICED),
+        **({} if url.startswith("redis+socket://") else _noticed()),
     )
+
+
+def _noticed() -> dict[str, Any]:
+    """A connection whose other end is gone without a word is noticed within half a minute, also by who only listens."""
+    # Asked for here: the command line, which reads settings, also runs where sockets know no such options.
+    idle, interval, count = socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT
+    options = {idle: 10, interval: 5, count: 3, socket.TCP_USER_TIMEOUT: 25_000}  # seconds; the last in milliseconds
+    return {"socket_keepalive": True, "socket_keepalive_options": options}

@@ -13,7 +13,7 @@ from esb_workers.store.jobs import Claim
 
 log = logging.getLogger(__name__)
 
-#: Outcomes recorded by one statement at most; how long the first of them waits for others, and how long in a
+#: Outcomes recorded by one statement at most; how long the first of them waits for others, and how long at most in a
 #: steady flow, if nobody waits for them, seconds: there a record made sooner would get in the way of the next message.
 FLUSH_COUNT: Final = 200
 FLUSH_AFTER: Final = 0.005

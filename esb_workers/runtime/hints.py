@@ -1,8 +1,9 @@
 """Word by Redis's PUBLISH that a row is there: a hint that saves a bell and a look; nobody relies on it.
 
-It costs a tenth of what PostgreSQL's NOTIFY does, which signals every process that listens to anything in the database
-[measured: 40 µs of CPU against 400]. Where the broker is no Redis, or is known to be away, `store.notices` is there
-instead; and what is lost on the way is made good by the bell and by the poll.
+It costs a quarter of what PostgreSQL's NOTIFY does, which signals every process that listens to anything in the
+database [measured at 200 messages a second: some 90 µs of CPU each, and 280 less than with NOTIFY]. Where the broker is
+no Redis, or is known to be away, `store.notices` is there instead; and what is lost on the way is made good by the bell
+and by the poll.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ held there may be a row that kills whoever works on it.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from esb_workers.store.jobs import Claim, Held
@@ -40,12 +40,14 @@ class Holdings:
         """A new life: what the old one has lost is a sweep's."""
         self._lost.clear()
 
-    def with_one_suspect(self, claims: list[Claim]) -> tuple[list[Claim], list[Held]]:
+    def with_one_suspect(
+        self, claims: list[Claim], choose: Callable[[Sequence[Claim]], Claim] = random.choice
+    ) -> tuple[list[Claim], list[Held]]:
         """All but the suspects, and one of these unless one is under way; and the others, to be given back."""
         suspects = [claim for claim in claims if claim.losses >= SUSPECT]
         if not suspects:
             return claims, []
-        kept = random.choice(suspects) if self._suspect not in self._held else None
+        kept = choose(suspects) if self._suspect not in self._held else None
         if kept is not None:
             self._suspect = of(kept)
         others = [of(claim) for claim in suspects if claim is not kept]

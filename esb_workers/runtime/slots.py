@@ -1,7 +1,8 @@
 """An engine for work that waits on the outside world: delivery, orchestration, health.
 
 The pump claims only what a free slot starts now, and, where the work allows it, some rows ahead of that from lanes
-whose calls are quick. Slots run calls with no transaction open; runtime.completer records what came of them.
+whose calls are quick; a few quick calls it makes itself when nothing else is to do. Slots run calls with no transaction
+open; runtime.completer records what came of them.
 """
 
 from __future__ import annotations
@@ -230,7 +231,7 @@ class SlotEngine(Engine):
     def _call(self, items: list[_Item]) -> None:
         """Make them. What takes long gets a slot each."""
         done, _ = self._volley(items, BRISK)
-        self._ended(done, None, rowing=0)
+        self._ended(done, None, rowing=0)  # nothing is held ahead, so there is nothing to go on with
 
     def _begin(self, items: list[_Item], now: float) -> None:
         self._in_flight += len(items)

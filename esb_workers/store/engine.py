@@ -71,7 +71,7 @@ class Database:
             },
         )
 
-        event.listen(self.engine, "connect", _made)
+        event.listen(self.engine, "connect", _set_up)
         self._watch = Watch(self.engine, url)
         self._lines: list[Line] = []
 
@@ -217,7 +217,7 @@ class Line:
                 self._kept.pop().close()
 
 
-def _made(connection: Any, record: Any) -> None:
+def _set_up(connection: Any, record: Any) -> None:
     record.info[_MADE] = time.monotonic()
     psycopg2.extensions.register_type(_UUID_AS_TEXT, connection)
     psycopg2.extensions.register_type(_UUIDS_AS_TEXT, connection)

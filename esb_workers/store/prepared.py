@@ -69,7 +69,7 @@ class Prepared:
             raise Outdated(str(error)) from error
         except _NOT_OURS as error:
             self._as_it_is = True
+            log.warning("connections change in between, so %s is parsed each time", self._name)
             if connection.info.transaction_status != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
                 raise Outdated(str(error)) from error
-            log.warning("nothing can be prepared in connections that change in between, so all is parsed each time")
             cursor.execute(self._text, values)

@@ -12,6 +12,7 @@ import redis
 
 from esb_workers import redis_urls
 from esb_workers.app import make_celery
+from esb_workers.runtime import hints
 from esb_workers.runtime.hints import MOST, Ears, Voice
 from esb_workers.runtime.ringer import Ringer
 from esb_workers.settings import Settings
@@ -95,13 +96,30 @@ def test_before_it_is_connected_a_voice_says_so_and_does_not_connect_while_a_sen
 NOT_FOR_BOTH = ["redis://127.0.0.1/0?connect_timeout=3", "rediss://127.0.0.1/0?ssl_cert_reqs=CERT_REQUIRED"]
 
 
-@pytest.mark.parametrize("broker", ["", "amqp://guest@127.0.0.1/", "redis://127.0.0.1:1/0", *NOT_FOR_BOTH])
+@pytest.mark.parametrize("broker", ["", "amqp://guest@127.0.0.1/", "redis://127.0.0.1:1/0"])
 def test_where_no_redis_can_be_reached_nothing_is_said_or_heard(
     broker: str, ears: Callable[..., Ears], eventually: Eventually
 ) -> None:
     assert voice_of(broker).say("esb_delivery") is False
     deaf = ears(broker)
     assert (deaf.fileno(), deaf.heard()) == (-1, False)
+
+
+@pytest.mark.parametrize("broker", NOT_FOR_BOTH)
+def test_ears_that_do_not_understand_a_url_say_so_and_go_on_trying(
+    broker: str,
+    ears: Callable[..., Ears],
+    eventually: Eventually,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert voice_of(broker).say("esb_delivery") is False
+    tries: list[str] = []
+    monkeypatch.setattr(hints, "PAUSE", 0.01)
+    monkeypatch.setattr(hints, "_connection", lambda url, real=hints._connection: tries.append(url) or real(url))
+    ears(broker)
+    eventually(lambda: len(tries) >= 3)
+    assert [line.levelname for line in caplog.records if "be heard" in line.getMessage()] == ["WARNING"]
 
 
 def test_when_the_server_comes_back_words_are_said_and_heard_again(

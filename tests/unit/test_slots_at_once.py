@@ -52,7 +52,7 @@ def engine() -> Any:
         SLOTS,
         ahead=192,
         ready=lambda claim: Outcome(f"{claim.id} done"),
-    )  # type: ignore[arg-type]
+    )
     made.worker_id, made._last_beat = 1, time.monotonic()
     made.put = []  # what was given to the completer, which is not started
     made._completer.put = made.put.append

@@ -30,7 +30,7 @@ begin
          and coalesce((select u.n from unnest(p_room_lane, p_room_n) u(l, n) where u.l = l.id), p_room) > 0
          for update of j skip locked);
   end if;
-  if v_ids is null or v_ids = '{}' then
+  if v_ids is null or v_ids = '{}' then   -- the long way: whose turn it is, and how much limits leave
   -- 1. Lanes that have ready rows, round robin after p_after: a loose index scan, lazy under the LIMIT.
   with recursive a(l) as (
     (select j.lane_id from job j where j.pool = p_pool and j.state = 'r' and j.lane_id > p_after order by j.lane_id limit 1)
@@ -85,7 +85,7 @@ begin
       from (select h.x id, (select count(*) from job j where j.id = any(v_ids) and j.lane_id = h.x) n from unnest(v_hard) h(x)) t
      where l.id = t.id and l.rate is not null;
   end if;
-  end if;
+  end if;   -- of the long way
   if v_ids is null then return; end if;
   -- =ANY(array), never a join: after a variable LIMIT the planner would hash-join and scan the whole table.
   if p_whole then
