@@ -158,11 +158,8 @@ class _Comparison:
                 word = "is new" if narrower else "is gone"
                 yield Change(path, f"{keyword} {word}", BACKWARD if narrower else FORWARD)
                 continue
-            broken = (
-                self._broken_all(before, after, seen) if keyword == "allOf" else self._broken_any(before, after, seen)
-            )
-            if keyword == "oneOf" and broken:
-                broken = BOTH  # a branch more or less may overlap with others
+            compare = {"anyOf": self._broken_any, "oneOf": self._broken_one, "allOf": self._broken_all}[keyword]
+            broken = compare(before, after, seen)
             if broken:
                 yield Change(path, f"{keyword} {_direction(broken)}", broken)
 
@@ -170,6 +167,16 @@ class _Comparison:
         kept = all(any("backward" not in self._breaks(one, other, seen) for other in after) for one in before)
         known = all(any("forward" not in self._breaks(one, other, seen) for one in before) for other in after)
         return (NOTHING if kept else BACKWARD) | (NOTHING if known else FORWARD)
+
+    def _broken_one(self, before: list[Any], after: list[Any], seen: Any) -> frozenset[Direction]:
+        """What fits two branches fits no more, so each needs a counterpart of its own: one more or less may overlap."""
+        left = list(after)
+        for one in before:
+            same = next((i for i, other in enumerate(left) if not self._breaks(one, other, seen)), None)
+            if same is None:
+                return BOTH
+            del left[same]
+        return BOTH if left else NOTHING
 
     def _broken_all(self, before: list[Any], after: list[Any], seen: Any) -> frozenset[Direction]:
         kept = all(any("backward" not in self._breaks(one, other, seen) for one in before) for other in after)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from esb_workers.expressions.compatibility import breaking, changes
@@ -176,6 +176,8 @@ def _named_everywhere(schema: Any) -> Any:
 
 @settings(max_examples=400)
 @given(_schemas, _schemas, st.lists(_payloads, min_size=1, max_size=12))
+@example({"oneOf": [{}]}, {"oneOf": [{}, {}]}, [None])
+@example({"oneOf": [{}, {"type": "string"}]}, {"oneOf": [{}, {}]}, [1])
 def test_what_is_called_compatible_is(old: Any, new: Any, payloads: list[Any]) -> None:
     old, new = _named_everywhere(old), _named_everywhere(new)
     found = changes(old, new)
